@@ -1,0 +1,1 @@
+"""8-bit optimizer states for PyTorch, computed by Rust."""

@@ -1,0 +1,285 @@
+//! The calls that the crate offers. Each checks everything before it writes anything.
+
+use crate::alias::{self, Access};
+use crate::block::{DequantizeBlock, QuantizeBlock, Scratch};
+use crate::element::{Dtype, Element};
+use crate::error::{Error, Result};
+use crate::format::Codec;
+use crate::kernel::{BoundRule, Job, StateTensors};
+use crate::layout::Layout;
+use crate::plan::Plan;
+use crate::pool;
+use crate::rule::RuleEntry;
+use crate::simd::Level;
+use crate::step::Options;
+use crate::tensor::Tensor;
+use core::ops::Range;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use half::{bf16, f16};
+
+/// Below this many elements for each thread, waking a thread costs more than it saves.
+const MIN_ELEMENTS_PER_THREAD: usize = 8_192;
+
+/// One parameter of a step.
+#[derive(Clone, Debug)]
+pub struct StepTensors {
+    /// Its index in its optimizer.
+    pub index: u64,
+    /// The parameter; written.
+    pub param: Tensor,
+    /// Its gradient.
+    pub grad: Tensor,
+    /// The number of steps so far, a float32; counted up by the call.
+    pub step: Tensor,
+    /// Its states in the rule's order: one tensor for each, or codes and scales for each; written.
+    pub states: Vec<Tensor>,
+}
+
+/// Parameters that share a rule and its options.
+#[derive(Clone)]
+pub struct StepGroup {
+    /// The rule.
+    pub rule: &'static RuleEntry,
+    /// Its hyperparameters, in the rule's order.
+    pub hyper: Vec<f64>,
+    /// How blocks are treated.
+    pub options: Options,
+    /// The parameters.
+    pub tensors: Vec<StepTensors>,
+}
+
+/// Steps all parameters of all groups, in one parallel pass. Returns the number of blocks that were
+/// skipped because their gradient was not finite.
+///
+/// # Errors
+///
+/// Any [`Error`] that says what does not fit; then nothing has been written.
+pub fn step(groups: &[StepGroup], n_threads: usize) -> Result<usize> {
+    let level = Level::best()?;
+    let n_tensors = groups.iter().map(|group| group.tensors.len()).sum();
+    let mut jobs = Vec::with_capacity(n_tensors);
+    let mut accesses = Vec::with_capacity(n_tensors * 7);
+    for group in groups {
+        let (expected, found) = (group.rule.hyper.len(), group.hyper.len());
+        if found != expected {
+            return Err(Error::Hyper { rule: group.rule.name, found, expected });
+        }
+        for tensors in &group.tensors {
+            let (layout, states) = check_step(group, tensors)?;
+            accesses.push(Access { tensor: &tensors.param, written: true });
+            accesses.push(Access { tensor: &tensors.grad, written: false });
+            accesses.push(Access { tensor: &tensors.step, written: true });
+            accesses.extend(tensors.states.iter().map(|tensor| Access { tensor, written: true }));
+            jobs.push(Job {
+                level,
+                options: &group.options,
+                layout,
+                param: &tensors.param,
+                grad: &tensors.grad,
+                states,
+                index: tensors.index,
+                step: 0,
+            });
+        }
+    }
+    alias::check(&accesses)?;
+
+    let mut rules: Vec<Box<dyn BoundRule>> = Vec::with_capacity(n_tensors);
+    let all = groups.iter().flat_map(|group| group.tensors.iter().map(move |one| (group, one)));
+    for ((group, tensors), job) in all.zip(&mut jobs) {
+        // SAFETY: `check_step` found one float32, as a slice, and `alias::check` that nothing else
+        // of this call shares its memory.
+        let step = unsafe { &mut tensors.step.slice_mut::<f32>(0..1)[0] };
+        *step += 1.0;
+        job.step = *step as u64;
+        rules.push((group.rule.bind)(&group.hyper, f64::from(*step)));
+    }
+    let plan = Plan::new(jobs.iter().map(|job| job.layout).collect());
+    let skipped = AtomicUsize::new(0);
+    run(&plan, n_threads, |tensor, blocks| {
+        // SAFETY: the job has been checked above; chunks are disjoint ranges of its blocks, and no
+        // tensor that is written shares memory with another.
+        let n = unsafe { rules[tensor].run(&jobs[tensor], blocks) };
+        if n > 0 {
+            skipped.fetch_add(n, Ordering::Relaxed);
+        }
+    });
+    Ok(skipped.into_inner())
+}
+
+/// Checks one parameter of a step; returns its blocks and how its states are kept.
+fn check_step<'a>(
+    group: &StepGroup,
+    tensors: &'a StepTensors,
+) -> Result<(Layout, StateTensors<'a>)> {
+    let StepTensors { param, grad, step, states, .. } = tensors;
+    param.expect_float()?;
+    param.expect_no_self_overlap()?;
+    grad.expect_dtype(param.dtype())?;
+    grad.expect_shape(param.shape())?;
+    step.expect_dtype(Dtype::Float32)?;
+    step.expect_slice()?;
+    if step.n_elements() != 1 {
+        step.expect_shape(&[])?;
+    }
+    let layout = Layout::new(param.shape(), group.options.block_size)?;
+    let n = group.rule.states.len();
+    if states.len() == n {
+        for state in states {
+            state.expect_dtype(param.dtype().state())?;
+            state.expect_shape(param.shape())?;
+            state.expect_slice()?;
+        }
+        return Ok((layout, StateTensors::Full(states)));
+    }
+    if states.len() != 2 * n {
+        return Err(Error::StateCount {
+            tensor: param.name().to_string(),
+            found: states.len(),
+            expected: format!("{n} (full) or {} (codes and scales) were expected", 2 * n),
+        });
+    }
+    for pair in states.chunks_exact(2) {
+        check_quantized(&pair[0], &pair[1], param, &layout)?;
+    }
+    Ok((layout, StateTensors::Quantized(states)))
+}
+
+/// Checks codes and scales of a tensor.
+fn check_quantized(codes: &Tensor, scales: &Tensor, of: &Tensor, layout: &Layout) -> Result<()> {
+    codes.expect_dtype(Dtype::UInt8)?;
+    codes.expect_shape(of.shape())?;
+    codes.expect_slice()?;
+    scales.expect_dtype(Dtype::Float32)?;
+    scales.expect_shape(&layout.scales_shape())?;
+    scales.expect_slice()
+}
+
+/// A tensor with its codes and scales.
+#[derive(Clone)]
+pub struct QuantizeCall {
+    /// The values.
+    pub values: Tensor,
+    /// A byte for each value.
+    pub codes: Tensor,
+    /// A float32 for each block.
+    pub scales: Tensor,
+    /// How values are stored.
+    pub codec: Codec,
+    /// Which of the codec's codebooks.
+    pub signed: bool,
+    /// Elements that share one scale.
+    pub block_size: usize,
+}
+
+/// Writes the codes and scales of values, rounded to nearest.
+///
+/// # Errors
+///
+/// Any [`Error`] that says what does not fit; then nothing has been written.
+pub fn quantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
+    let layout = check_call(call, false)?;
+    match call.values.dtype() {
+        Dtype::Float32 => quantize_as::<f32>(call, layout, n_threads),
+        Dtype::Float64 => quantize_as::<f64>(call, layout, n_threads),
+        Dtype::BFloat16 => quantize_as::<bf16>(call, layout, n_threads),
+        Dtype::Float16 => quantize_as::<f16>(call, layout, n_threads),
+        Dtype::UInt8 => unreachable!("the dtype of values has been checked"),
+    }
+}
+
+fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
+    let level = Level::best()?;
+    run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
+        let elements = layout.elements(blocks.clone());
+        let mut scratch = Scratch::new(layout.block_size());
+        // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
+        // blocks, and codes and scales share memory with nothing.
+        unsafe {
+            let codes = call.codes.slice_mut::<u8>(elements.clone());
+            let scales = call.scales.slice_mut::<f32>(blocks.clone());
+            call.values.read(elements.clone(), |values: &[E]| {
+                for (block, scale) in blocks.zip(scales) {
+                    let range = within(layout.block(block), elements.start);
+                    *scale = level.run(QuantizeBlock {
+                        level,
+                        codec: &call.codec,
+                        signed: call.signed,
+                        values: &values[range.clone()],
+                        codes: &mut codes[range],
+                        scratch: &mut scratch,
+                    });
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+/// Writes the values that codes and scales stand for.
+///
+/// # Errors
+///
+/// Any [`Error`] that says what does not fit; then nothing has been written.
+pub fn dequantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
+    let layout = check_call(call, true)?;
+    match call.values.dtype() {
+        Dtype::Float32 => dequantize_as::<f32>(call, layout, n_threads),
+        Dtype::Float64 => dequantize_as::<f64>(call, layout, n_threads),
+        Dtype::BFloat16 => dequantize_as::<bf16>(call, layout, n_threads),
+        Dtype::Float16 => dequantize_as::<f16>(call, layout, n_threads),
+        Dtype::UInt8 => unreachable!("the dtype of values has been checked"),
+    }
+}
+
+fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
+    let level = Level::best()?;
+    let codebook = call.codec.codebook(call.signed).values();
+    run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
+        let elements = layout.elements(blocks.clone());
+        // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
+        // blocks, and the values share memory with nothing.
+        unsafe {
+            let codes = call.codes.slice::<u8>(elements.clone());
+            let scales = call.scales.slice::<f32>(blocks.clone());
+            call.values.update(elements.clone(), |values: &mut [E]| {
+                for (block, &scale) in blocks.zip(scales) {
+                    let range = within(layout.block(block), elements.start);
+                    let (codes, values) = (&codes[range.clone()], &mut values[range]);
+                    level.run(DequantizeBlock { codebook, codes, scale, values });
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+fn check_call(call: &QuantizeCall, values_written: bool) -> Result<Layout> {
+    let QuantizeCall { values, codes, scales, block_size, .. } = call;
+    values.expect_float()?;
+    if values_written {
+        values.expect_no_self_overlap()?;
+    }
+    let layout = Layout::new(values.shape(), *block_size)?;
+    check_quantized(codes, scales, values, &layout)?;
+    alias::check(&[
+        Access { tensor: values, written: values_written },
+        Access { tensor: codes, written: !values_written },
+        Access { tensor: scales, written: !values_written },
+    ])?;
+    Ok(layout)
+}
+
+/// A range of a tensor, as one of a slice that begins at `origin`.
+fn within(range: Range<usize>, origin: usize) -> Range<usize> {
+    range.start - origin..range.end - origin
+}
+
+/// Calls `f` with the tensor and the blocks of every chunk, in parallel if it is worth it.
+fn run(plan: &Plan, n_threads: usize, f: impl Fn(usize, Range<usize>) + Sync) {
+    let n_threads = n_threads.min(plan.n_elements() / MIN_ELEMENTS_PER_THREAD);
+    pool::run(plan.n_chunks(), n_threads, &|chunk| {
+        let (tensor, blocks) = plan.chunk(chunk);
+        f(tensor, blocks);
+    });
+}

@@ -1,0 +1,148 @@
+//! Blocks: a scale and its codes from values, and values from them.
+
+use crate::element::{Compute, Element};
+use crate::format::{Codec, EncodeBlock};
+use crate::rounding::Rounding;
+use crate::simd::{GROUP, Kernel, Level, Simd};
+
+/// The fresh values of one block in float32, on their way to becoming codes. It stays in the cache:
+/// this is the only place where a state exists in full precision.
+pub(crate) struct Scratch {
+    groups: Vec<[f32; GROUP]>,
+}
+
+impl Scratch {
+    /// Room for a block of this size.
+    pub(crate) fn new(block_size: usize) -> Self {
+        Self { groups: vec![[0.0; GROUP]; block_size.div_ceil(GROUP)] }
+    }
+
+    /// A group of values.
+    #[inline(always)]
+    pub(crate) fn group_mut(&mut self, group: usize) -> &mut [f32; GROUP] {
+        &mut self.groups[group]
+    }
+
+    /// Encodes the values of the block, as many as there are codes, and returns its scale.
+    ///
+    /// `peak` holds the bits of the largest magnitude. A block with a NaN or an infinity gets the
+    /// scale NaN, so that every value of it is NaN from now on, and no other block's.
+    #[inline]
+    pub(crate) fn encode(
+        &mut self,
+        level: Level,
+        codec: &Codec,
+        signed: bool,
+        rounding: Rounding,
+        peak: i32,
+        codes: &mut [u8],
+    ) -> f32 {
+        let scale = f32::from_bits(peak as u32);
+        if scale == 0.0 || !scale.is_finite() {
+            codes.fill(codec.codebook(signed).zero());
+            return if scale == 0.0 { 0.0 } else { f32::NAN };
+        }
+        let mut inverse_scale = 1.0 / scale;
+        // The reciprocal of a denormal overflows, and that of a huge number is denormal: such
+        // blocks are brought to the middle of the range first.
+        if !(f32::MIN_POSITIVE..=1.0 / f32::MIN_POSITIVE).contains(&scale) {
+            let shift = if scale < 1.0 { 2.0_f32.powi(64) } else { 2.0_f32.powi(-64) };
+            inverse_scale = 1.0 / (scale * shift);
+            for value in self.groups.as_flattened_mut()[..codes.len()].iter_mut() {
+                let shifted = *value * shift;
+                // What is not zero must not become it.
+                let lost = shifted == 0.0 && *value != 0.0;
+                *value = if lost { f32::MIN_POSITIVE.copysign(*value) } else { shifted };
+            }
+        }
+        let groups = codes.len().div_ceil(GROUP);
+        let values = &self.groups[..groups];
+        codec.encode(level, EncodeBlock { values, inverse_scale, codes, signed, rounding });
+        scale
+    }
+}
+
+/// The magnitude's bits, which are ordered as magnitudes are, with NaN above all: so their maximum
+/// is exact, the same in any order, and finds a NaN.
+#[inline(always)]
+pub(crate) fn magnitude_bits<S: Simd>(simd: S, value: S::F32) -> S::I32 {
+    simd.bits(simd.abs(value))
+}
+
+/// Quantizes one block to nearest; returns its scale.
+pub(crate) struct QuantizeBlock<'a, E> {
+    pub(crate) level: Level,
+    pub(crate) codec: &'a Codec,
+    pub(crate) signed: bool,
+    pub(crate) values: &'a [E],
+    pub(crate) codes: &'a mut [u8],
+    pub(crate) scratch: &'a mut Scratch,
+}
+
+impl<E: Element> Kernel for QuantizeBlock<'_, E> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        let mut peak = simd.splat_i32(0);
+        let mut load = |group: usize, values: &[E; GROUP]| {
+            let to = self.scratch.group_mut(group);
+            for at in 0..GROUP / S::LANES {
+                let value = E::Compute::to_f32(simd, E::load(simd, values, at));
+                peak = simd.max_i32(peak, magnitude_bits(simd, value));
+                simd.store(value, to, at);
+            }
+        };
+        let (whole, rest) = self.values.as_chunks::<GROUP>();
+        for (group, values) in whole.iter().enumerate() {
+            load(group, values);
+        }
+        if !rest.is_empty() {
+            load(whole.len(), &padded(rest, E::default()));
+        }
+        let peak = simd.reduce_max(peak);
+        let rounding = Rounding::Nearest;
+        self.scratch.encode(self.level, self.codec, self.signed, rounding, peak, self.codes)
+    }
+}
+
+/// Dequantizes one block.
+pub(crate) struct DequantizeBlock<'a, E> {
+    pub(crate) codebook: &'a [f32; 256],
+    pub(crate) codes: &'a [u8],
+    pub(crate) scale: f32,
+    pub(crate) values: &'a mut [E],
+}
+
+impl<E: Element> Kernel for DequantizeBlock<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let scale = simd.splat(self.scale);
+        let decode = |codes: &[u8; GROUP], values: &mut [E; GROUP]| {
+            for at in 0..GROUP / S::LANES {
+                let value = simd.decode(self.codebook, codes, at) * scale;
+                E::store(simd, E::Compute::from_f32(simd, value), values, at);
+            }
+        };
+        let (whole_codes, rest_codes) = self.codes.as_chunks::<GROUP>();
+        let (whole, rest) = self.values.as_chunks_mut::<GROUP>();
+        for (codes, values) in whole_codes.iter().zip(whole) {
+            decode(codes, values);
+        }
+        if !rest.is_empty() {
+            let mut values = padded(rest, E::default());
+            decode(&padded(rest_codes, 0), &mut values);
+            rest.copy_from_slice(&values[..rest.len()]);
+        }
+    }
+}
+
+/// A group that begins with `rest` and goes on with `fill`.
+#[inline(always)]
+pub(crate) fn padded<T: Copy>(rest: &[T], fill: T) -> [T; GROUP] {
+    let mut group = [fill; GROUP];
+    group[..rest.len()].copy_from_slice(rest);
+    group
+}

@@ -1,0 +1,196 @@
+//! The number types of parameters and gradients, and the two types that are computed in.
+
+use crate::real::Real;
+use crate::simd::{GROUP, Simd};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+/// A number type, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// IEEE single precision.
+    Float32,
+    /// IEEE double precision.
+    Float64,
+    /// The upper half of a float32.
+    BFloat16,
+    /// IEEE half precision.
+    Float16,
+    /// Codes.
+    UInt8,
+}
+
+impl Dtype {
+    /// The name, as torch spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Float64 => "float64",
+            Self::BFloat16 => "bfloat16",
+            Self::Float16 => "float16",
+            Self::UInt8 => "uint8",
+        }
+    }
+
+    /// Bytes of an element.
+    #[must_use]
+    pub fn size(self) -> usize {
+        match self {
+            Self::UInt8 => 1,
+            Self::BFloat16 | Self::Float16 => 2,
+            Self::Float32 => 4,
+            Self::Float64 => 8,
+        }
+    }
+
+    /// The dtype in which a state that is not quantized is kept, beside a parameter of this dtype.
+    #[must_use]
+    pub fn state(self) -> Self {
+        if self == Self::Float64 { Self::Float64 } else { Self::Float32 }
+    }
+}
+
+/// A number type that memory may hold.
+pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
+    /// The type in which formulas are computed.
+    type Compute: Compute;
+    /// The vector `at` of a group, exactly.
+    fn load<S: Simd>(simd: S, from: &[Self; GROUP], at: usize) -> Lanes<Self, S>;
+    /// Writes the vector `at` of a group, rounded to nearest even.
+    fn store<S: Simd>(simd: S, value: Lanes<Self, S>, to: &mut [Self; GROUP], at: usize);
+    /// Neither infinite nor NaN.
+    fn is_finite(self) -> bool;
+}
+
+/// A number type in which formulas are computed: also that of states that are not quantized.
+pub(crate) trait Compute: Element<Compute = Self> {
+    /// Its vectors.
+    type Lanes<S: Simd>: Real;
+    /// From float32, exactly.
+    fn from_f32<S: Simd>(simd: S, value: S::F32) -> Self::Lanes<S>;
+    /// To float32, rounded to nearest even.
+    fn to_f32<S: Simd>(simd: S, value: Self::Lanes<S>) -> S::F32;
+}
+
+/// The vectors in which a number type is computed.
+pub(crate) type Lanes<E, S> = <<E as Element>::Compute as Compute>::Lanes<S>;
+
+impl Element for f32 {
+    type Compute = f32;
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[f32; GROUP], at: usize) -> S::F32 {
+        simd.load(from, at)
+    }
+    #[inline(always)]
+    fn store<S: Simd>(simd: S, value: S::F32, to: &mut [f32; GROUP], at: usize) {
+        simd.store(value, to, at);
+    }
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        Self::is_finite(self)
+    }
+}
+
+impl Compute for f32 {
+    type Lanes<S: Simd> = S::F32;
+    #[inline(always)]
+    fn from_f32<S: Simd>(_simd: S, value: S::F32) -> S::F32 {
+        value
+    }
+    #[inline(always)]
+    fn to_f32<S: Simd>(_simd: S, value: S::F32) -> S::F32 {
+        value
+    }
+}
+
+impl Element for f64 {
+    type Compute = f64;
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[f64; GROUP], at: usize) -> S::F64 {
+        simd.load_f64(from, at)
+    }
+    #[inline(always)]
+    fn store<S: Simd>(simd: S, value: S::F64, to: &mut [f64; GROUP], at: usize) {
+        simd.store_f64(value, to, at);
+    }
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        Self::is_finite(self)
+    }
+}
+
+impl Compute for f64 {
+    type Lanes<S: Simd> = S::F64;
+    #[inline(always)]
+    fn from_f32<S: Simd>(simd: S, value: S::F32) -> S::F64 {
+        simd.widen(value)
+    }
+    #[inline(always)]
+    fn to_f32<S: Simd>(simd: S, value: S::F64) -> S::F32 {
+        simd.narrow(value)
+    }
+}
+
+impl Element for bf16 {
+    type Compute = f32;
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[bf16; GROUP], at: usize) -> S::F32 {
+        let bits = simd.load_u16(group_bits(from), at);
+        simd.from_bits(simd.shift_left::<16>(bits))
+    }
+    // By integer arithmetic: the conversion instructions that some CPUs have flush denormals.
+    #[inline(always)]
+    fn store<S: Simd>(simd: S, value: S::F32, to: &mut [bf16; GROUP], at: usize) {
+        let bits = simd.bits(value);
+        let even = simd.and_i32(simd.shift_right::<16>(bits), simd.splat_i32(1));
+        let rounded = simd.add_i32(simd.add_i32(bits, simd.splat_i32(0x7fff)), even);
+        // Rounding could carry a NaN's payload into the exponent, so a NaN keeps its upper half,
+        // made quiet: adding the quiet bit where it is clear, by way of `and` and `xor`.
+        let quiet = simd.splat_i32(0x0040_0000);
+        let missing = simd.xor_i32(simd.and_i32(bits, quiet), quiet);
+        let nan = simd.add_i32(bits, missing);
+        let magnitude = simd.bits(simd.abs(value));
+        let infinity = simd.splat_i32(0x7f80_0000);
+        let chosen = simd.select_greater(magnitude, infinity, nan, rounded);
+        simd.store_u16(simd.shift_right::<16>(chosen), group_bits_mut(to), at);
+    }
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        Self::is_finite(self)
+    }
+}
+
+impl Element for f16 {
+    type Compute = f32;
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[f16; GROUP], at: usize) -> S::F32 {
+        simd.load_f16(group_bits(from), at)
+    }
+    #[inline(always)]
+    fn store<S: Simd>(simd: S, value: S::F32, to: &mut [f16; GROUP], at: usize) {
+        simd.store_f16(value, group_bits_mut(to), at);
+    }
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        Self::is_finite(self)
+    }
+}
+
+/// The bits of a group of 16-bit floats.
+#[inline(always)]
+fn group_bits<T>(group: &[T; GROUP]) -> &[u16; GROUP]
+where
+    [T]: HalfFloatSliceExt,
+{
+    group.as_slice().reinterpret_cast().try_into().expect("the same length")
+}
+
+/// The bits of a group of 16-bit floats, to be written.
+#[inline(always)]
+fn group_bits_mut<T>(group: &mut [T; GROUP]) -> &mut [u16; GROUP]
+where
+    [T]: HalfFloatSliceExt,
+{
+    group.as_mut_slice().reinterpret_cast_mut().try_into().expect("the same length")
+}

@@ -1,0 +1,50 @@
+//! The 256 values that codes stand for.
+
+use crate::error::{Error, Result};
+
+/// 256 sorted values, of which one is 0 and the largest is 1.
+#[derive(Clone, Debug)]
+pub struct Codebook {
+    values: Box<[f32; 256]>,
+    zero: u8,
+}
+
+impl Codebook {
+    /// Checks and keeps a table.
+    pub(crate) fn new(name: &str, values: &[f32]) -> Result<Self> {
+        let values: Box<[f32; 256]> = Box::new(values.try_into().map_err(|_| {
+            Error::CodebookLength { name: name.to_owned(), found: values.len() }
+        })?);
+        let wrong = |index: usize| Error::CodebookValue {
+            name: name.to_owned(),
+            index,
+            found: f64::from(values[index]),
+        };
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            return Err(wrong(index));
+        }
+        if let Some(index) = (1..256).find(|&index| values[index] < values[index - 1]) {
+            return Err(wrong(index));
+        }
+        if values[255] != 1.0 || values[0] < -1.0 {
+            return Err(wrong(if values[0] < -1.0 { 0 } else { 255 }));
+        }
+        let zero = values.partition_point(|&value| value < 0.0);
+        if values[zero] != 0.0 {
+            return Err(wrong(zero));
+        }
+        Ok(Self { values, zero: zero as u8 })
+    }
+
+    /// The values.
+    #[must_use]
+    pub fn values(&self) -> &[f32; 256] {
+        &self.values
+    }
+
+    /// The code of 0.
+    #[must_use]
+    pub fn zero(&self) -> u8 {
+        self.zero
+    }
+}

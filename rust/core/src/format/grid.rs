@@ -1,0 +1,155 @@
+//! Codecs whose code is a formula of the value.
+//!
+//! Such a codec is symmetric: level 0 is zero, levels 1, 2, ... are its positive values in order,
+//! and a signed codebook has the same levels below zero. A [`Grid`] gives the *position* of a
+//! magnitude among the levels: an integer at each level and linear in the value between two of them,
+//! in fixed point with 23 fraction bits. Rounding is then one addition: of a half, for the nearest
+//! level, or of a random threshold, for a level whose expected value is the value. This is the whole
+//! encoder; per vector it costs, besides the position, about 8 operations for signed states rounded
+//! to nearest and 9 for unsigned ones rounded stochastically.
+//!
+//! **Zero.** Rounded to nearest, a magnitude below half of level 1 is zero. Rounded stochastically,
+//! states of either sign may become zero, with the probability that keeps their expected value; but
+//! states that cannot be negative never do, unless they are zero: they are what an update divides
+//! by, and a second moment of zero beside a first moment that is not would throw a parameter off.
+//!
+//! **The largest.** The largest magnitude of a block, divided by the scale, is 1 or 1 - 2^-24 (the
+//! reciprocal and the product are both rounded). Positions are a little high at the very top, so
+//! that both come out as the last level; packing saturates.
+
+use super::{Codebook, EncodeBlock, Format};
+use crate::real::Real;
+use crate::rounding::{FRACTION_BITS, Rounding, ThresholdLanes};
+use crate::simd::{GROUP, Kernel, Level, Simd};
+use core::marker::PhantomData;
+
+/// One half, as a fraction of a position.
+pub(crate) const HALF: i32 = 1 << (FRACTION_BITS - 1);
+
+/// One, as the scale of a position.
+pub(crate) const ONE: f64 = (1_u64 << FRACTION_BITS) as f64;
+
+/// The levels of a codec.
+pub(crate) trait Grid: Copy + Send + Sync + 'static {
+    /// The values of all 256 codes.
+    fn values(signed: bool) -> [f32; 256];
+
+    /// Level 1: the smallest value above zero.
+    fn smallest(signed: bool) -> f32;
+
+    /// The code of a level, less the level, for positive levels above zero.
+    fn offset(signed: bool) -> i16;
+
+    /// The position of magnitudes from [`Grid::smallest`] to 1, plus `HALF` if `NEAREST`, unsigned
+    /// with 23 fraction bits.
+    fn position<S: Simd, const SIGNED: bool, const NEAREST: bool>(
+        simd: S,
+        magnitude: S::F32,
+    ) -> S::I32;
+}
+
+/// The codec of a grid.
+pub(super) struct GridFormat<G> {
+    signed: Codebook,
+    unsigned: Codebook,
+    grid: PhantomData<G>,
+}
+
+impl<G: Grid> GridFormat<G> {
+    pub(super) fn new() -> Self {
+        let codebook = |signed| {
+            Codebook::new("grid", &G::values(signed)).expect("the codec's own table is sound")
+        };
+        Self { signed: codebook(true), unsigned: codebook(false), grid: PhantomData }
+    }
+}
+
+impl<G: Grid> Format for GridFormat<G> {
+    fn codebook(&self, signed: bool) -> &Codebook {
+        if signed { &self.signed } else { &self.unsigned }
+    }
+
+    fn encode(&self, level: Level, block: EncodeBlock<'_>) {
+        match (block.signed, block.rounding) {
+            (true, Rounding::Nearest) => level.run(Encode::<G, true, true>::new(block)),
+            (true, Rounding::Stochastic(_)) => level.run(Encode::<G, true, false>::new(block)),
+            (false, Rounding::Nearest) => level.run(Encode::<G, false, true>::new(block)),
+            (false, Rounding::Stochastic(_)) => level.run(Encode::<G, false, false>::new(block)),
+        }
+    }
+}
+
+/// The encoder of one block.
+struct Encode<'a, G, const SIGNED: bool, const NEAREST: bool> {
+    block: EncodeBlock<'a>,
+    grid: PhantomData<G>,
+}
+
+impl<'a, G: Grid, const SIGNED: bool, const NEAREST: bool> Encode<'a, G, SIGNED, NEAREST> {
+    fn new(block: EncodeBlock<'a>) -> Self {
+        Self { block, grid: PhantomData }
+    }
+}
+
+impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel for Encode<'_, G, SIGNED, NEAREST> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let EncodeBlock { values, inverse_scale, codes, rounding, .. } = self.block;
+        let mut thresholds = match rounding {
+            Rounding::Stochastic(thresholds) => Some(thresholds.lanes(simd)),
+            Rounding::Nearest => None,
+        };
+        let inverse = simd.splat(inverse_scale);
+        let offset = G::offset(SIGNED);
+        let (whole, rest) = codes.as_chunks_mut::<GROUP>();
+        for (group, (codes, values)) in whole.iter_mut().zip(values).enumerate() {
+            simd.store_codes(codes, offset, |at| {
+                levels::<S, G, SIGNED, NEAREST>(simd, values, group, at, inverse, &mut thresholds)
+            });
+        }
+        if !rest.is_empty() {
+            let (group, values) = (whole.len(), &values[whole.len()]);
+            let mut codes = [0; GROUP];
+            simd.store_codes(&mut codes, offset, |at| {
+                levels::<S, G, SIGNED, NEAREST>(simd, values, group, at, inverse, &mut thresholds)
+            });
+            rest.copy_from_slice(&codes[..rest.len()]);
+        }
+    }
+}
+
+/// The levels of one vector, negative for negative values.
+#[inline(always)]
+fn levels<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool>(
+    simd: S,
+    values: &[f32; GROUP],
+    group: usize,
+    at: usize,
+    inverse: S::F32,
+    thresholds: &mut Option<ThresholdLanes<S>>,
+) -> S::I32 {
+    let value = simd.load(values, at);
+    let normalized = value * inverse;
+    let magnitude = if SIGNED { simd.abs(normalized) } else { normalized };
+    let smallest = simd.splat(G::smallest(SIGNED));
+    let position = G::position::<S, SIGNED, NEAREST>(simd, magnitude.max(smallest));
+    let level = if let Some(thresholds) = thresholds {
+        let threshold = thresholds.next(group, at);
+        let level = simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold));
+        if SIGNED {
+            // The fraction of level 1 that a smaller magnitude has come must reach one, together
+            // with the threshold, which is here put into the fraction bits of a float in [1, 2).
+            let one = simd.splat_i32(0x3f80_0000);
+            let missing = simd.splat(1.0) - (simd.from_bits(simd.xor_i32(threshold, one)) - simd.splat(1.0));
+            simd.keep_where_greater(level, magnitude, missing * smallest)
+        } else {
+            simd.keep_where_greater(level, value, simd.splat(0.0))
+        }
+    } else {
+        let level = simd.shift_right::<FRACTION_BITS>(position);
+        simd.keep_where_greater(level, magnitude, simd.splat(0.5 * G::smallest(SIGNED)))
+    };
+    if SIGNED { simd.negate_by_sign(level, normalized) } else { level }
+}

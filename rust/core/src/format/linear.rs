@@ -1,0 +1,55 @@
+//! The codec `linear`: evenly spaced levels, the ablation of Dettmers et al. 2021 (section 4).
+//!
+//! 127 levels for each sign, or 255 without signs. The code above the last signed level is not used.
+
+use super::grid::{Grid, HALF, ONE};
+use crate::simd::Simd;
+
+/// The grid of the codec `linear`.
+#[derive(Clone, Copy)]
+pub(super) struct Linear;
+
+/// Levels above zero.
+pub(super) const fn n_levels(signed: bool) -> f64 {
+    if signed { 127.0 } else { 255.0 }
+}
+
+/// `value` and two units in the last place more: so that 1 - 2^-24 reaches the last level.
+pub(super) const fn a_little_more(value: f64) -> f32 {
+    f32::from_bits((value as f32).to_bits() + 2)
+}
+
+/// The values of codes whose level `i` of `n` is `value(i / n)`, on both sides of zero if signed.
+pub(super) fn symmetric(signed: bool, value: impl Fn(f64) -> f64) -> [f32; 256] {
+    core::array::from_fn(|code| {
+        let level = code as f64 - if signed { 127.0 } else { 0.0 };
+        let fraction = (level / n_levels(signed)).min(1.0);
+        value(fraction.abs()).copysign(fraction) as f32
+    })
+}
+
+impl Grid for Linear {
+    fn values(signed: bool) -> [f32; 256] {
+        symmetric(signed, |fraction| fraction)
+    }
+
+    #[inline(always)]
+    fn smallest(signed: bool) -> f32 {
+        (1.0 / n_levels(signed)) as f32
+    }
+
+    #[inline(always)]
+    fn offset(signed: bool) -> i16 {
+        if signed { 127 } else { 0 }
+    }
+
+    #[inline(always)]
+    fn position<S: Simd, const SIGNED: bool, const NEAREST: bool>(
+        simd: S,
+        magnitude: S::F32,
+    ) -> S::I32 {
+        let scale = simd.splat(a_little_more(n_levels(SIGNED) * ONE));
+        let position = simd.round(magnitude * scale);
+        simd.add_i32(position, simd.splat_i32(if NEAREST { HALF } else { 0 }))
+    }
+}

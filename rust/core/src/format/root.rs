@@ -1,0 +1,63 @@
+//! The codec `root`: levels evenly spaced in the square root of a magnitude, for states of either
+//! sign, and in its fourth root, for those never negative.
+//!
+//! Second moments are squares, so the fourth root treats them as the square root does first moments.
+//! 127 levels for each sign, or 255 without signs. The code above the last signed level is not used.
+//!
+//! # The position of a magnitude
+//!
+//! With s the root times the number of levels n, and i the integer below it, the value of level i is
+//! `t_i = (i / n)^2` or `(i / n)^4`, and the position, linear in the value, is
+//! `i + (y - t_i) / (t_{i+1} - t_i)`. Where s is near an integer it does not matter on which side of
+//! it i falls: the position is continuous.
+
+use super::grid::{Grid, HALF, ONE};
+use super::linear::{a_little_more, n_levels, symmetric};
+use crate::real::Real;
+use crate::simd::Simd;
+
+/// The grid of the codec `root`.
+#[derive(Clone, Copy)]
+pub(super) struct Root;
+
+impl Grid for Root {
+    fn values(signed: bool) -> [f32; 256] {
+        symmetric(signed, |root| if signed { root.powi(2) } else { root.powi(4) })
+    }
+
+    #[inline(always)]
+    fn smallest(signed: bool) -> f32 {
+        let root = 1.0 / n_levels(signed);
+        (if signed { root * root } else { root * root * (root * root) }) as f32
+    }
+
+    #[inline(always)]
+    fn offset(signed: bool) -> i16 {
+        if signed { 127 } else { 0 }
+    }
+
+    #[inline(always)]
+    fn position<S: Simd, const SIGNED: bool, const NEAREST: bool>(
+        simd: S,
+        magnitude: S::F32,
+    ) -> S::I32 {
+        let n = n_levels(SIGNED);
+        let root = if SIGNED { magnitude.sqrt() } else { magnitude.sqrt().sqrt() };
+        // Adding this constant rounds to an integer, so that of s - 1/2 is the one below s.
+        let to_integer = simd.splat(1.5 * ONE as f32);
+        let below = root.mul_add(simd.splat(n as f32), simd.splat(-0.5));
+        let level = (below + to_integer) - to_integer;
+        let square = level * level;
+        let twice = level + level;
+        let (start, step) = if SIGNED {
+            (square, twice + simd.splat(1.0))
+        } else {
+            let sum_of_squares = square + square + twice + simd.splat(1.0);
+            (square * square, (twice + simd.splat(1.0)) * sum_of_squares)
+        };
+        let scale = simd.splat(a_little_more(if SIGNED { n * n } else { n * n * (n * n) }));
+        let fraction = magnitude.mul_add(scale, simd.splat(0.0) - start) / step;
+        let position = simd.round((level + fraction) * simd.splat(ONE as f32));
+        simd.add_i32(position, simd.splat_i32(if NEAREST { HALF } else { 0 }))
+    }
+}

@@ -1,0 +1,42 @@
+//! Block-wise 8-bit optimizer states.
+//!
+//! The crate computes; it keeps nothing, knows no Python and does no I/O. Read it from the bottom:
+//!
+//! ```text
+//! error <- simd <- element <- rounding <- format <- block <-+
+//!        real <-+                  layout <-----------------+- step <- kernel <- api -> plan, pool,
+//!             ^--------------------------- rule <-----------+                           alias, tensor
+//! ```
+//!
+//! - [`Layout`]: where blocks begin and end.
+//! - [`Codec`]: how a normalized value becomes a byte (`format/`).
+//! - `rule/`: each optimizer's formula, and nothing else; [`RULES`] lists them.
+//! - `simd/`: the one interface to the instruction sets; [`Level`] is the one in use.
+//! - [`step()`], [`quantize()`], [`dequantize()`]: the calls. All tensors are checked before any is written.
+
+mod alias;
+mod api;
+mod block;
+mod element;
+mod error;
+mod format;
+mod kernel;
+mod layout;
+mod plan;
+pub mod pool;
+mod real;
+mod rounding;
+mod rule;
+mod simd;
+mod step;
+mod tensor;
+
+pub use api::{QuantizeCall, StepGroup, StepTensors, dequantize, quantize, step};
+pub use element::Dtype;
+pub use error::{Error, Result};
+pub use format::{Codebook, Codec};
+pub use layout::Layout;
+pub use rule::{RULES, RuleEntry};
+pub use simd::Level;
+pub use step::Options;
+pub use tensor::{Name, Tensor};

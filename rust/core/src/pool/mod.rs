@@ -1,0 +1,186 @@
+//! Threads: one call, `run(n_tasks, n_threads, task)`, over whatever team there is.
+//!
+//! Where the process has OpenMP, as every process with torch on Linux does, the work runs on torch's
+//! own team (`openmp.rs`). Its threads spin for some milliseconds after each of torch's parallel
+//! regions, so just after a backward they are hot, and a second pool on the same cores would fight
+//! them. Elsewhere, and in a forked child, where no team survives, threads are spawned for the call.
+//!
+//! Tasks are taken from counters, one for each thread's own share of neighbouring tasks: a thread
+//! that is done helps with the others' shares, and a team smaller than asked for still finishes.
+
+#[cfg(unix)]
+mod openmp;
+
+use crate::simd::with_default_float_env;
+use core::ops::Range;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Mutex, OnceLock};
+
+/// What runs the threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// The process's own OpenMP team.
+    OpenMp,
+    /// Threads spawned for each call.
+    Scoped,
+}
+
+impl Backend {
+    /// The one in use in this process.
+    #[must_use]
+    pub fn current() -> Self {
+        #[cfg(unix)]
+        if openmp::Team::find().is_some() {
+            return Self::OpenMp;
+        }
+        Self::Scoped
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenMp => "openmp",
+            Self::Scoped => "scoped",
+        }
+    }
+}
+
+/// The most threads that this process is granted, by affinity and by control group.
+#[must_use]
+pub fn max_threads() -> usize {
+    static GRANTED: OnceLock<usize> = OnceLock::new();
+    *GRANTED.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Remembers the process, so that a forked child is known for one. Call it once when loaded.
+pub fn init() {
+    #[cfg(unix)]
+    openmp::remember_process();
+}
+
+/// Calls `task` with every number below `n_tasks`, on up to `n_threads` threads.
+///
+/// # Panics
+///
+/// With the panic of a task, after all threads are done.
+pub(crate) fn run(n_tasks: usize, n_threads: usize, task: &(dyn Fn(usize) + Sync)) {
+    let n_threads = n_threads.min(max_threads()).min(n_tasks).max(1);
+    let work = Work::new(n_tasks, n_threads, task);
+    if n_threads == 1 {
+        work.join();
+    } else {
+        spread(&work, n_threads);
+    }
+    work.finish();
+}
+
+fn spread(work: &Work<'_>, n_threads: usize) {
+    #[cfg(unix)]
+    if let Some(team) = openmp::Team::find() {
+        team.run(n_threads, &|| work.join());
+        return;
+    }
+    std::thread::scope(|scope| {
+        for _ in 1..n_threads {
+            scope.spawn(|| work.join());
+        }
+        work.join();
+    });
+}
+
+/// Tasks that are being done.
+struct Work<'a> {
+    shares: Vec<Share>,
+    /// Threads that have begun, and so the share that the next one begins with.
+    n_joined: AtomicUsize,
+    task: &'a (dyn Fn(usize) + Sync),
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// Neighbouring tasks, on a cache line of their own.
+#[repr(align(128))]
+struct Share {
+    next: AtomicUsize,
+    end: usize,
+}
+
+impl<'a> Work<'a> {
+    fn new(n_tasks: usize, n_shares: usize, task: &'a (dyn Fn(usize) + Sync)) -> Self {
+        let bound = |share: usize| share * n_tasks / n_shares;
+        let share = |Range { start, end }| Share { next: AtomicUsize::new(start), end };
+        Self {
+            shares: (0..n_shares).map(|i| share(bound(i)..bound(i + 1))).collect(),
+            n_joined: AtomicUsize::new(0),
+            task,
+            panic: Mutex::new(None),
+        }
+    }
+
+    /// Does tasks until none is left. Called by each thread of the team.
+    fn join(&self) {
+        let own = self.n_joined.fetch_add(1, Ordering::Relaxed);
+        let done = catch_unwind(AssertUnwindSafe(|| with_default_float_env(|| self.take(own))));
+        if let Err(payload) = done {
+            *self.panic.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(payload);
+        }
+    }
+
+    fn take(&self, own: usize) {
+        for i in 0..self.shares.len() {
+            let share = &self.shares[(own + i) % self.shares.len()];
+            loop {
+                let task = share.next.fetch_add(1, Ordering::Relaxed);
+                if task >= share.end {
+                    break;
+                }
+                (self.task)(task);
+            }
+        }
+    }
+
+    /// Passes on the panic of a task, if there was one.
+    fn finish(self) {
+        if let Some(payload) = self.panic.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            resume_unwind(payload);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_for_any_number_of_threads() {
+        for n_threads in [1, 2, 5, 64] {
+            for n_tasks in [0, 1, 2, 7, 1000] {
+                let counts: Vec<_> = (0..n_tasks).map(|_| AtomicUsize::new(0)).collect();
+                run(n_tasks, n_threads, &|task| {
+                    counts[task].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_smaller_team_finishes() {
+        let count = AtomicUsize::new(0);
+        let work_task = |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        let work = Work::new(100, 4, &work_task);
+        work.join();
+        work.finish();
+        assert_eq!(count.into_inner(), 100);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_nobody_else() {
+        let panicked = catch_unwind(|| run(10, 2, &|task| assert!(task != 7, "task seven")));
+        assert_eq!(panicked.unwrap_err().downcast_ref::<&str>(), Some(&"task seven"));
+    }
+}

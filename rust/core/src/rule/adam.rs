@@ -1,0 +1,108 @@
+//! Adam (Kingma and Ba 2015, algorithm 1) and AdamW (Loshchilov and Hutter 2019, algorithm 2), as
+//! `torch.optim.Adam` and `torch.optim.AdamW` define them; AMSGrad (Reddi et al. 2018) too.
+
+use super::{Rule, SLOW_DECAY};
+use crate::real::Real;
+
+/// Adam; with weight decay in the gradient, or `DECOUPLED` from it as in AdamW.
+#[derive(Clone, Copy)]
+pub(super) struct Adam<const DECOUPLED: bool> {
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    weight_decay: f64,
+    /// `1 - lr * weight_decay`.
+    shrink: f64,
+    /// `lr / (1 - beta1^t)`.
+    step_size: f64,
+    /// `1 / sqrt(1 - beta2^t)`.
+    debias2: f64,
+    /// 1, or -1 to maximize.
+    direction: f64,
+}
+
+impl<const DECOUPLED: bool> Adam<DECOUPLED> {
+    /// The gradient to descend, unless that is `direction` times the given one, and then folded
+    /// into the factors of the moments.
+    #[inline(always)]
+    fn moments<T: Real>(&self, param: T, grad: T, [m, v]: [T; 2]) -> [T; 2] {
+        let (grad, direction) = if DECOUPLED {
+            (grad, self.direction)
+        } else {
+            let grad = grad * grad.like(self.direction);
+            (param.mul_add(param.like(self.weight_decay), grad), 1.0)
+        };
+        let fresh = grad * grad.like((1.0 - self.beta1) * direction);
+        let m = m.mul_add(m.like(self.beta1), fresh);
+        let v = v.mul_add(v.like(self.beta2), grad * grad.like(1.0 - self.beta2) * grad);
+        [m, v]
+    }
+
+    #[inline(always)]
+    fn descend<T: Real>(&self, param: T, m: T, v: T) -> T {
+        let denominator = v.sqrt().mul_add(v.like(self.debias2), v.like(self.eps));
+        let shrunk = if DECOUPLED { param * param.like(self.shrink) } else { param };
+        (m / denominator).mul_add(m.like(-self.step_size), shrunk)
+    }
+}
+
+impl<const DECOUPLED: bool> Rule<2> for Adam<DECOUPLED> {
+    const STATES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
+    const SIGNED: [bool; 2] = [true, false];
+    const HYPER: &'static [&'static str] =
+        &["lr", "beta1", "beta2", "eps", "weight_decay", "maximize"];
+
+    fn new(hyper: &[f64], step: f64) -> Self {
+        let &[lr, beta1, beta2, eps, weight_decay, maximize] = hyper else {
+            unreachable!("the number of hyperparameters has been checked")
+        };
+        Self {
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            shrink: 1.0 - lr * weight_decay,
+            step_size: lr / (1.0 - beta1.powf(step)),
+            debias2: 1.0 / (1.0 - beta2.powf(step)).sqrt(),
+            direction: if maximize == 0.0 { 1.0 } else { -1.0 },
+        }
+    }
+
+    fn slow(&self) -> [bool; 2] {
+        [self.beta1 >= SLOW_DECAY, true]
+    }
+
+    #[inline(always)]
+    fn update<T: Real>(&self, param: T, grad: T, state: [T; 2]) -> (T, [T; 2]) {
+        let [m, v] = self.moments(param, grad, state);
+        (self.descend(param, m, v), [m, v])
+    }
+}
+
+/// AMSGrad: divides by the largest second moment so far.
+#[derive(Clone, Copy)]
+pub(super) struct AdamAmsgrad<const DECOUPLED: bool>(Adam<DECOUPLED>);
+
+impl<const DECOUPLED: bool> Rule<3> for AdamAmsgrad<DECOUPLED> {
+    const STATES: [&'static str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
+    const SIGNED: [bool; 3] = [true, false, false];
+    const HYPER: &'static [&'static str] = Adam::<DECOUPLED>::HYPER;
+
+    fn new(hyper: &[f64], step: f64) -> Self {
+        Self(Adam::new(hyper, step))
+    }
+
+    // The maximum is not an average: it does not have to creep, and rounding it at random would only
+    // ratchet it up.
+    fn slow(&self) -> [bool; 3] {
+        let [first, second] = self.0.slow();
+        [first, second, false]
+    }
+
+    #[inline(always)]
+    fn update<T: Real>(&self, param: T, grad: T, [m, v, largest]: [T; 3]) -> (T, [T; 3]) {
+        let [m, v] = self.0.moments(param, grad, [m, v]);
+        let largest = largest.max(v);
+        (self.0.descend(param, m, largest), [m, v, largest])
+    }
+}

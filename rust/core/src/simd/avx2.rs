@@ -1,0 +1,318 @@
+//! AVX2 with FMA and F16C: vectors of 8.
+//!
+//! Every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
+//! of this file exists only where [`Avx2::detect`] has found the features.
+
+use super::{F64Lanes, GROUP, Kernel, Simd};
+use crate::real::Real;
+use core::arch::x86_64::*;
+use core::ops::{Add, Div, Mul, Sub};
+
+/// The proof that the CPU has AVX2, FMA and F16C.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// The token, if the CPU has the features.
+    pub(super) fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        found.then_some(Self(()))
+    }
+}
+
+/// Lanes of float32.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x8(__m256);
+
+/// Lanes of 32-bit integers.
+#[derive(Clone, Copy)]
+pub(crate) struct I32x8(__m256i);
+
+/// Calls intrinsics in a method of a token or vector.
+macro_rules! avx2 {
+    ($body:expr) => {
+        // SAFETY: `self` is, or was made with, a token that only `Avx2::detect` makes, so the CPU
+        // has the features of the intrinsics; they take and return values, not pointers.
+        unsafe { $body }
+    };
+}
+
+/// Implements a binary operator by an intrinsic.
+macro_rules! operator {
+    ($trait:ident, $method:ident, $intrinsic:ident) => {
+        impl $trait for F32x8 {
+            type Output = Self;
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                Self(avx2!($intrinsic(self.0, other.0)))
+            }
+        }
+    };
+}
+operator!(Add, add, _mm256_add_ps);
+operator!(Sub, sub, _mm256_sub_ps);
+operator!(Mul, mul, _mm256_mul_ps);
+operator!(Div, div, _mm256_div_ps);
+
+impl Real for F32x8 {
+    #[inline(always)]
+    fn like(self, value: f64) -> Self {
+        Self(avx2!(_mm256_set1_ps(value as f32)))
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self, b: Self) -> Self {
+        Self(avx2!(_mm256_fmadd_ps(self.0, a.0, b.0)))
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(avx2!(_mm256_sqrt_ps(self.0)))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(avx2!(_mm256_max_ps(self.0, other.0)))
+    }
+}
+
+/// The vector `at` of a group, as a slice of its elements.
+#[inline(always)]
+fn part<T>(group: &[T; GROUP], at: usize) -> &[T] {
+    &group[at * Avx2::LANES..(at + 1) * Avx2::LANES]
+}
+
+/// The vector `at` of a group, to be written.
+#[inline(always)]
+fn part_mut<T>(group: &mut [T; GROUP], at: usize) -> &mut [T] {
+    &mut group[at * Avx2::LANES..(at + 1) * Avx2::LANES]
+}
+
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    type F32 = F32x8;
+    type I32 = I32x8;
+    type F64 = F64Lanes<8>;
+
+    #[inline]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+        fn with_features<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: the token proves AVX2, FMA and F16C; every CPU with AVX2 has the others.
+        unsafe { with_features(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> F32x8 {
+        F32x8(avx2!(_mm256_set1_ps(value)))
+    }
+    #[inline(always)]
+    fn splat_i32(self, value: i32) -> I32x8 {
+        I32x8(avx2!(_mm256_set1_epi32(value)))
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; GROUP], at: usize) -> F32x8 {
+        let from = part(from, at).as_ptr();
+        // SAFETY: `from` points at 8 float32, any alignment; the token proves the feature.
+        F32x8(unsafe { _mm256_loadu_ps(from) })
+    }
+    #[inline(always)]
+    fn store(self, value: F32x8, to: &mut [f32; GROUP], at: usize) {
+        let to = part_mut(to, at).as_mut_ptr();
+        // SAFETY: `to` points at 8 float32 that we may write, any alignment; the token proves the feature.
+        unsafe { _mm256_storeu_ps(to, value.0) }
+    }
+    #[inline(always)]
+    fn load_i32(self, from: &[i32; GROUP], at: usize) -> I32x8 {
+        let from = part(from, at).as_ptr();
+        // SAFETY: `from` points at 8 integers of 32 bits, any alignment; the token proves the feature.
+        I32x8(unsafe { _mm256_loadu_si256(from.cast()) })
+    }
+    #[inline(always)]
+    fn load_u16(self, from: &[u16; GROUP], at: usize) -> I32x8 {
+        let from = part(from, at).as_ptr();
+        // SAFETY: `from` points at 8 integers of 16 bits, any alignment; the token proves the features.
+        I32x8(unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())) })
+    }
+    #[inline(always)]
+    fn store_u16(self, value: I32x8, to: &mut [u16; GROUP], at: usize) {
+        let to = part_mut(to, at).as_mut_ptr();
+        // Packing works within halves of the vector; bringing the halves together comes after.
+        let packed = avx2!({
+            let packed = _mm256_packus_epi32(value.0, value.0);
+            _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b1000>(packed))
+        });
+        // SAFETY: `to` points at 8 integers of 16 bits that we may write, any alignment.
+        unsafe { _mm_storeu_si128(to.cast(), packed) }
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[u16; GROUP], at: usize) -> F32x8 {
+        let from = part(from, at).as_ptr();
+        // SAFETY: `from` points at 8 half precision numbers, any alignment; the token proves F16C.
+        F32x8(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
+    }
+    #[inline(always)]
+    fn store_f16(self, value: F32x8, to: &mut [u16; GROUP], at: usize) {
+        let to = part_mut(to, at).as_mut_ptr();
+        let halves = avx2!(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value.0));
+        // SAFETY: `to` points at 8 half precision numbers that we may write, any alignment.
+        unsafe { _mm_storeu_si128(to.cast(), halves) }
+    }
+    #[inline(always)]
+    fn load_f64(self, from: &[f64; GROUP], at: usize) -> F64Lanes<8> {
+        F64Lanes::load(from, at)
+    }
+    #[inline(always)]
+    fn store_f64(self, value: F64Lanes<8>, to: &mut [f64; GROUP], at: usize) {
+        value.store(to, at);
+    }
+    #[inline(always)]
+    fn widen(self, value: F32x8) -> F64Lanes<8> {
+        let mut lanes = [0.0; 8];
+        // SAFETY: `lanes` has room for 8 float32; the token proves the feature.
+        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), value.0) };
+        F64Lanes(lanes.map(f64::from))
+    }
+    #[inline(always)]
+    fn narrow(self, value: F64Lanes<8>) -> F32x8 {
+        let lanes = value.0.map(|lane| lane as f32);
+        // SAFETY: `lanes` holds 8 float32; the token proves the feature.
+        F32x8(unsafe { _mm256_loadu_ps(lanes.as_ptr()) })
+    }
+
+    // Eight scalar loads, which leave the vector units alone, beat the gather instruction: about 17
+    // micro-operations against 39 on Zen 3.
+    #[inline(always)]
+    fn decode(self, table: &[f32; 256], codes: &[u8; GROUP], at: usize) -> F32x8 {
+        let codes = part(codes, at);
+        let value = |lane: usize| table[usize::from(codes[lane])];
+        F32x8(avx2!(_mm256_setr_ps(
+            value(0),
+            value(1),
+            value(2),
+            value(3),
+            value(4),
+            value(5),
+            value(6),
+            value(7),
+        )))
+    }
+    #[inline(always)]
+    fn store_codes(
+        self,
+        codes: &mut [u8; GROUP],
+        offset: i16,
+        mut vector: impl FnMut(usize) -> I32x8,
+    ) {
+        let [a, b, c, d] = core::array::from_fn(|at| vector(at).0);
+        let packed = avx2!({
+            let offset = _mm256_set1_epi16(offset);
+            let ab = _mm256_add_epi16(_mm256_packs_epi32(a, b), offset);
+            let cd = _mm256_add_epi16(_mm256_packs_epi32(c, d), offset);
+            // Each half of the vector now holds four codes of a, b, c and d in turn.
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            _mm256_permutevar8x32_epi32(_mm256_packus_epi16(ab, cd), order)
+        });
+        // SAFETY: `codes` has room for 32 bytes, any alignment; the token proves the feature.
+        unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), packed) }
+    }
+    #[inline(always)]
+    fn lookup8(self, table: &[f32; 8], index: I32x8) -> F32x8 {
+        // SAFETY: `table` holds 8 float32; the token proves the features.
+        F32x8(unsafe { _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), index.0) })
+    }
+    #[inline(always)]
+    fn lookup8_i32(self, table: &[i32; 8], index: I32x8) -> I32x8 {
+        // SAFETY: `table` holds 8 integers of 32 bits; the token proves the features.
+        I32x8(unsafe {
+            _mm256_permutevar8x32_epi32(_mm256_loadu_si256(table.as_ptr().cast()), index.0)
+        })
+    }
+
+    #[inline(always)]
+    fn abs(self, value: F32x8) -> F32x8 {
+        F32x8(avx2!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), value.0)))
+    }
+    #[inline(always)]
+    fn min(self, a: F32x8, b: F32x8) -> F32x8 {
+        F32x8(avx2!(_mm256_min_ps(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn bits(self, value: F32x8) -> I32x8 {
+        I32x8(avx2!(_mm256_castps_si256(value.0)))
+    }
+    #[inline(always)]
+    fn from_bits(self, value: I32x8) -> F32x8 {
+        F32x8(avx2!(_mm256_castsi256_ps(value.0)))
+    }
+    #[inline(always)]
+    fn round(self, value: F32x8) -> I32x8 {
+        I32x8(avx2!(_mm256_cvtps_epi32(value.0)))
+    }
+    #[inline(always)]
+    fn keep_where_greater(self, value: I32x8, a: F32x8, b: F32x8) -> I32x8 {
+        I32x8(avx2!({
+            let greater = _mm256_cmp_ps::<_CMP_GT_OQ>(a.0, b.0);
+            _mm256_and_si256(_mm256_castps_si256(greater), value.0)
+        }))
+    }
+    #[inline(always)]
+    fn negate_by_sign(self, value: I32x8, sign: F32x8) -> I32x8 {
+        I32x8(avx2!(_mm256_sign_epi32(value.0, _mm256_castps_si256(sign.0))))
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: I32x8, b: I32x8) -> I32x8 {
+        I32x8(avx2!(_mm256_add_epi32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn and_i32(self, a: I32x8, b: I32x8) -> I32x8 {
+        I32x8(avx2!(_mm256_and_si256(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn xor_i32(self, a: I32x8, b: I32x8) -> I32x8 {
+        I32x8(avx2!(_mm256_xor_si256(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn shift_right<const N: u32>(self, value: I32x8) -> I32x8 {
+        // A constant count in a register compiles to the immediate form.
+        I32x8(avx2!(_mm256_srl_epi32(value.0, _mm_cvtsi32_si128(N as i32))))
+    }
+    #[inline(always)]
+    fn shift_left<const N: u32>(self, value: I32x8) -> I32x8 {
+        I32x8(avx2!(_mm256_sll_epi32(value.0, _mm_cvtsi32_si128(N as i32))))
+    }
+    #[inline(always)]
+    fn max_i32(self, a: I32x8, b: I32x8) -> I32x8 {
+        I32x8(avx2!(_mm256_max_epi32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn select_greater(self, a: I32x8, b: I32x8, yes: I32x8, no: I32x8) -> I32x8 {
+        I32x8(avx2!(_mm256_blendv_epi8(no.0, yes.0, _mm256_cmpgt_epi32(a.0, b.0))))
+    }
+    #[inline(always)]
+    fn scale_high_half(self, value: I32x8, factor: u16) -> I32x8 {
+        I32x8(avx2!({
+            let factor = _mm256_set1_epi32(i32::from(factor) << 16);
+            _mm256_srli_epi32::<16>(_mm256_mulhi_epu16(value.0, factor))
+        }))
+    }
+    #[inline(always)]
+    fn reduce_max(self, value: I32x8) -> i32 {
+        avx2!({
+            let (low, high) =
+                (_mm256_castsi256_si128(value.0), _mm256_extracti128_si256::<1>(value.0));
+            let four = _mm_max_epi32(low, high);
+            let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+            let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
+            _mm_cvtsi128_si32(one)
+        })
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, address: *const T) {
+        // SAFETY: a prefetch reads nothing that the program can see and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+}

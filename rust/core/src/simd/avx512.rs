@@ -1,0 +1,310 @@
+//! AVX-512 F, BW, DQ and VL: vectors of 16.
+//!
+//! Every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
+//! of this file exists only where [`Avx512::detect`] has found the features.
+
+use super::{F64Lanes, GROUP, Kernel, Simd};
+use crate::real::Real;
+use core::arch::x86_64::*;
+use core::ops::{Add, Div, Mul, Sub};
+
+/// The proof that the CPU has AVX-512 F, BW, DQ and VL, and what AVX2's level needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// The token, if the CPU has the features.
+    pub(super) fn detect() -> Option<Self> {
+        let found = super::avx2::Avx2::detect().is_some()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        found.then_some(Self(()))
+    }
+}
+
+/// Lanes of float32.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x16(__m512);
+
+/// Lanes of 32-bit integers.
+#[derive(Clone, Copy)]
+pub(crate) struct I32x16(__m512i);
+
+/// Calls intrinsics in a method of a token or vector.
+macro_rules! avx512 {
+    ($body:expr) => {
+        // SAFETY: `self` is, or was made with, a token that only `Avx512::detect` makes, so the CPU
+        // has the features of the intrinsics; they take and return values, not pointers.
+        unsafe { $body }
+    };
+}
+
+/// Implements a binary operator by an intrinsic.
+macro_rules! operator {
+    ($trait:ident, $method:ident, $intrinsic:ident) => {
+        impl $trait for F32x16 {
+            type Output = Self;
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                Self(avx512!($intrinsic(self.0, other.0)))
+            }
+        }
+    };
+}
+operator!(Add, add, _mm512_add_ps);
+operator!(Sub, sub, _mm512_sub_ps);
+operator!(Mul, mul, _mm512_mul_ps);
+operator!(Div, div, _mm512_div_ps);
+
+impl Real for F32x16 {
+    #[inline(always)]
+    fn like(self, value: f64) -> Self {
+        Self(avx512!(_mm512_set1_ps(value as f32)))
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self, b: Self) -> Self {
+        Self(avx512!(_mm512_fmadd_ps(self.0, a.0, b.0)))
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(avx512!(_mm512_sqrt_ps(self.0)))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(avx512!(_mm512_max_ps(self.0, other.0)))
+    }
+}
+
+/// The vector `at` of a group, as a slice of its elements.
+#[inline(always)]
+fn part<T>(group: &[T; GROUP], at: usize) -> &[T] {
+    &group[at * Avx512::LANES..(at + 1) * Avx512::LANES]
+}
+
+/// The vector `at` of a group, to be written.
+#[inline(always)]
+fn part_mut<T>(group: &mut [T; GROUP], at: usize) -> &mut [T] {
+    &mut group[at * Avx512::LANES..(at + 1) * Avx512::LANES]
+}
+
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    type F32 = F32x16;
+    type I32 = I32x16;
+    type F64 = F64Lanes<16>;
+
+    #[inline]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(
+            enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt"
+        )]
+        fn with_features<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: the token proves the features; every CPU with AVX2 has the last four.
+        unsafe { with_features(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> F32x16 {
+        F32x16(avx512!(_mm512_set1_ps(value)))
+    }
+    #[inline(always)]
+    fn splat_i32(self, value: i32) -> I32x16 {
+        I32x16(avx512!(_mm512_set1_epi32(value)))
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; GROUP], at: usize) -> F32x16 {
+        let from = part(from, at).as_ptr();
+        // SAFETY: `from` points at 16 float32, any alignment; the token proves the feature.
+        F32x16(unsafe { _mm512_loadu_ps(from) })
+    }
+    #[inline(always)]
+    fn store(self, value: F32x16, to: &mut [f32; GROUP], at: usize) {
+        let to = part_mut(to, at).as_mut_ptr();
+        // SAFETY: `to` points at 16 float32 that we may write, any alignment; the token proves the feature.
+        unsafe { _mm512_storeu_ps(to, value.0) }
+    }
+    #[inline(always)]
+    fn load_i32(self, from: &[i32; GROUP], at: usize) -> I32x16 {
+        let from = part(from, at).as_ptr();
+        // SAFETY: `from` points at 16 integers of 32 bits, any alignment; the token proves the feature.
+        I32x16(unsafe { _mm512_loadu_si512(from.cast()) })
+    }
+    #[inline(always)]
+    fn load_u16(self, from: &[u16; GROUP], at: usize) -> I32x16 {
+        let from = part(from, at).as_ptr();
+        // SAFETY: `from` points at 16 integers of 16 bits, any alignment; the token proves the features.
+        I32x16(unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())) })
+    }
+    #[inline(always)]
+    fn store_u16(self, value: I32x16, to: &mut [u16; GROUP], at: usize) {
+        let to = part_mut(to, at).as_mut_ptr();
+        let packed = avx512!(_mm512_cvtepi32_epi16(value.0));
+        // SAFETY: `to` points at 16 integers of 16 bits that we may write, any alignment.
+        unsafe { _mm256_storeu_si256(to.cast(), packed) }
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[u16; GROUP], at: usize) -> F32x16 {
+        let from = part(from, at).as_ptr();
+        // SAFETY: `from` points at 16 half precision numbers, any alignment; the token proves the feature.
+        F32x16(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
+    }
+    #[inline(always)]
+    fn store_f16(self, value: F32x16, to: &mut [u16; GROUP], at: usize) {
+        let to = part_mut(to, at).as_mut_ptr();
+        let halves = avx512!(_mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value.0));
+        // SAFETY: `to` points at 16 half precision numbers that we may write, any alignment.
+        unsafe { _mm256_storeu_si256(to.cast(), halves) }
+    }
+    #[inline(always)]
+    fn load_f64(self, from: &[f64; GROUP], at: usize) -> F64Lanes<16> {
+        F64Lanes::load(from, at)
+    }
+    #[inline(always)]
+    fn store_f64(self, value: F64Lanes<16>, to: &mut [f64; GROUP], at: usize) {
+        value.store(to, at);
+    }
+    #[inline(always)]
+    fn widen(self, value: F32x16) -> F64Lanes<16> {
+        let mut lanes = [0.0; 16];
+        // SAFETY: `lanes` has room for 16 float32; the token proves the feature.
+        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), value.0) };
+        F64Lanes(lanes.map(f64::from))
+    }
+    #[inline(always)]
+    fn narrow(self, value: F64Lanes<16>) -> F32x16 {
+        let lanes = value.0.map(|lane| lane as f32);
+        // SAFETY: `lanes` holds 16 float32; the token proves the feature.
+        F32x16(unsafe { _mm512_loadu_ps(lanes.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn decode(self, table: &[f32; 256], codes: &[u8; GROUP], at: usize) -> F32x16 {
+        let codes = part(codes, at).as_ptr();
+        // SAFETY: `codes` points at 16 bytes, any alignment; each of them, extended with zeros, is
+        // an index into the 256 entries of `table`; the token proves the features.
+        F32x16(unsafe {
+            let index = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast()));
+            _mm512_i32gather_ps::<4>(index, table.as_ptr())
+        })
+    }
+    #[inline(always)]
+    fn store_codes(
+        self,
+        codes: &mut [u8; GROUP],
+        offset: i16,
+        mut vector: impl FnMut(usize) -> I32x16,
+    ) {
+        for at in 0..GROUP / Self::LANES {
+            let value = vector(at).0;
+            let packed = avx512!({
+                let value = _mm512_add_epi32(value, _mm512_set1_epi32(i32::from(offset)));
+                _mm512_cvtusepi32_epi8(_mm512_max_epi32(value, _mm512_setzero_si512()))
+            });
+            let to = part_mut(codes, at).as_mut_ptr();
+            // SAFETY: `to` points at 16 bytes that we may write, any alignment.
+            unsafe { _mm_storeu_si128(to.cast(), packed) }
+        }
+    }
+    #[inline(always)]
+    fn lookup8(self, table: &[f32; 8], index: I32x16) -> F32x16 {
+        // The permutation reads four bits of the index, so both halves hold the table.
+        // SAFETY: `table` holds 8 float32; the token proves the features.
+        F32x16(unsafe {
+            let table = _mm512_broadcast_f32x8(_mm256_loadu_ps(table.as_ptr()));
+            _mm512_permutexvar_ps(index.0, table)
+        })
+    }
+    #[inline(always)]
+    fn lookup8_i32(self, table: &[i32; 8], index: I32x16) -> I32x16 {
+        // SAFETY: `table` holds 8 integers of 32 bits; the token proves the features.
+        I32x16(unsafe {
+            let table = _mm512_broadcast_i32x8(_mm256_loadu_si256(table.as_ptr().cast()));
+            _mm512_permutexvar_epi32(index.0, table)
+        })
+    }
+
+    #[inline(always)]
+    fn abs(self, value: F32x16) -> F32x16 {
+        F32x16(avx512!(_mm512_abs_ps(value.0)))
+    }
+    #[inline(always)]
+    fn min(self, a: F32x16, b: F32x16) -> F32x16 {
+        F32x16(avx512!(_mm512_min_ps(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn bits(self, value: F32x16) -> I32x16 {
+        I32x16(avx512!(_mm512_castps_si512(value.0)))
+    }
+    #[inline(always)]
+    fn from_bits(self, value: I32x16) -> F32x16 {
+        F32x16(avx512!(_mm512_castsi512_ps(value.0)))
+    }
+    #[inline(always)]
+    fn round(self, value: F32x16) -> I32x16 {
+        I32x16(avx512!(_mm512_cvtps_epi32(value.0)))
+    }
+    #[inline(always)]
+    fn keep_where_greater(self, value: I32x16, a: F32x16, b: F32x16) -> I32x16 {
+        I32x16(avx512!({
+            let greater = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a.0, b.0);
+            _mm512_maskz_mov_epi32(greater, value.0)
+        }))
+    }
+    #[inline(always)]
+    fn negate_by_sign(self, value: I32x16, sign: F32x16) -> I32x16 {
+        I32x16(avx512!({
+            let negative = _mm512_movepi32_mask(_mm512_castps_si512(sign.0));
+            _mm512_mask_sub_epi32(value.0, negative, _mm512_setzero_si512(), value.0)
+        }))
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: I32x16, b: I32x16) -> I32x16 {
+        I32x16(avx512!(_mm512_add_epi32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn and_i32(self, a: I32x16, b: I32x16) -> I32x16 {
+        I32x16(avx512!(_mm512_and_si512(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn xor_i32(self, a: I32x16, b: I32x16) -> I32x16 {
+        I32x16(avx512!(_mm512_xor_si512(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn shift_right<const N: u32>(self, value: I32x16) -> I32x16 {
+        I32x16(avx512!(_mm512_srli_epi32::<N>(value.0)))
+    }
+    #[inline(always)]
+    fn shift_left<const N: u32>(self, value: I32x16) -> I32x16 {
+        I32x16(avx512!(_mm512_slli_epi32::<N>(value.0)))
+    }
+    #[inline(always)]
+    fn max_i32(self, a: I32x16, b: I32x16) -> I32x16 {
+        I32x16(avx512!(_mm512_max_epi32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn select_greater(self, a: I32x16, b: I32x16, yes: I32x16, no: I32x16) -> I32x16 {
+        I32x16(avx512!(_mm512_mask_mov_epi32(no.0, _mm512_cmpgt_epi32_mask(a.0, b.0), yes.0)))
+    }
+    #[inline(always)]
+    fn scale_high_half(self, value: I32x16, factor: u16) -> I32x16 {
+        I32x16(avx512!({
+            let factor = _mm512_set1_epi32(i32::from(factor) << 16);
+            _mm512_srli_epi32::<16>(_mm512_mulhi_epu16(value.0, factor))
+        }))
+    }
+    #[inline(always)]
+    fn reduce_max(self, value: I32x16) -> i32 {
+        avx512!(_mm512_reduce_max_epi32(value.0))
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, address: *const T) {
+        // SAFETY: a prefetch reads nothing that the program can see and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+}

@@ -1,0 +1,222 @@
+//! Vectors: the one interface between the algorithms and the instruction sets.
+//!
+//! Everything that differs between instruction sets is a method of [`Simd`], and each instruction
+//! set implements it in one file (`scalar.rs`, `avx2.rs`, `avx512.rs`, `neon.rs`). `scalar.rs` is
+//! the reference: every other implementation must give the same bits for the same input, and one
+//! battery of tests (`tests.rs`) demands it of each method.
+//!
+//! **Tokens.** A value of a type that implements [`Simd`] is the proof that the CPU has the
+//! features: it can only be made by detection (`level.rs`). Vectors can only be made with a token,
+//! so their methods are safe too. Intrinsics appear nowhere else in the crate.
+//!
+//! **Groups.** Loads and stores address one vector inside a group of [`GROUP`] elements, a fixed
+//! size array. The position within a group is known to the compiler once the loop over a group is
+//! unrolled, so safe code pays for no bounds check; and a group is what one packing of codes needs.
+//!
+//! **Inlining.** Methods are `#[inline(always)]` wrappers of intrinsics. They are compiled well only
+//! inside a function that enables the features, and the one way into such a function is
+//! [`Simd::vectorize`].
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+mod float_env;
+mod level;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+pub(crate) mod scalar;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use float_env::with_default_float_env;
+pub use level::Level;
+pub(crate) use scalar::Scalar;
+
+use crate::real::Real;
+
+/// Elements in a group: the unit in which data is loaded, stored and packed. Every block size is a
+/// multiple of it, and every vector length divides it.
+pub(crate) const GROUP: usize = 32;
+
+/// A computation that is to be compiled once for each instruction set.
+pub(crate) trait Kernel {
+    /// What it returns.
+    type Output;
+    /// Runs with the vectors of `simd`. Implementations are `#[inline(always)]`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// The operations of one instruction set on vectors of [`Simd::LANES`] 32-bit elements.
+///
+/// `at` is the index of a vector within its group, `0..GROUP / LANES`.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    /// Elements in a vector.
+    const LANES: usize;
+    /// float32 lanes.
+    type F32: Real;
+    /// 32-bit integer lanes; methods say whether they are read as signed.
+    type I32: Copy;
+    /// float64 lanes, as many as there are float32 ones.
+    type F64: Real;
+
+    /// Runs `kernel` in a function that is compiled for this instruction set.
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
+
+    // ---- constants, loads and stores
+
+    /// `value` in every lane.
+    fn splat(self, value: f32) -> Self::F32;
+    /// `value` in every lane.
+    fn splat_i32(self, value: i32) -> Self::I32;
+    /// The vector `at` of a group.
+    fn load(self, from: &[f32; GROUP], at: usize) -> Self::F32;
+    /// Writes the vector `at` of a group.
+    fn store(self, value: Self::F32, to: &mut [f32; GROUP], at: usize);
+    /// The vector `at` of a group of integers.
+    fn load_i32(self, from: &[i32; GROUP], at: usize) -> Self::I32;
+    /// The vector `at` of a group of 16-bit integers, extended with zeros.
+    fn load_u16(self, from: &[u16; GROUP], at: usize) -> Self::I32;
+    /// Writes the low halves of the lanes, which must be below 2^16.
+    fn store_u16(self, value: Self::I32, to: &mut [u16; GROUP], at: usize);
+    /// The vector `at` of a group of IEEE half precision numbers (bits), converted.
+    fn load_f16(self, from: &[u16; GROUP], at: usize) -> Self::F32;
+    /// Writes half precision numbers (bits), rounded to nearest even; a NaN stays a quiet NaN.
+    fn store_f16(self, value: Self::F32, to: &mut [u16; GROUP], at: usize);
+    /// The vector `at` of a group of float64.
+    fn load_f64(self, from: &[f64; GROUP], at: usize) -> Self::F64;
+    /// Writes float64.
+    fn store_f64(self, value: Self::F64, to: &mut [f64; GROUP], at: usize);
+    /// float32 to float64, exact.
+    fn widen(self, value: Self::F32) -> Self::F64;
+    /// float64 to float32, rounded to nearest even.
+    fn narrow(self, value: Self::F64) -> Self::F32;
+
+    // ---- tables and codes
+
+    /// `table[code]` for the vector `at` of a group of codes.
+    fn decode(self, table: &[f32; 256], codes: &[u8; GROUP], at: usize) -> Self::F32;
+    /// Packs one group: `codes[i] = clamp(vector(i / LANES)[i % LANES] + offset, 0, 255)`, for lanes
+    /// (signed) from -2^15 to 2^15 - 256 and offsets from -256 to 255. `vector` is called in order.
+    fn store_codes(
+        self,
+        codes: &mut [u8; GROUP],
+        offset: i16,
+        vector: impl FnMut(usize) -> Self::I32,
+    );
+    /// `table[index % 8]`.
+    fn lookup8(self, table: &[f32; 8], index: Self::I32) -> Self::F32;
+    /// `table[index % 8]`.
+    fn lookup8_i32(self, table: &[i32; 8], index: Self::I32) -> Self::I32;
+
+    // ---- float32 lanes
+
+    /// The magnitude: the sign bit cleared.
+    fn abs(self, value: Self::F32) -> Self::F32;
+    /// `a` where it is less than `b`, otherwise `b`.
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// The bits.
+    fn bits(self, value: Self::F32) -> Self::I32;
+    /// The float of the given bits.
+    fn from_bits(self, value: Self::I32) -> Self::F32;
+    /// To the nearest integer, ties to even; magnitudes must be at most 2^31 - 2^7.
+    fn round(self, value: Self::F32) -> Self::I32;
+    /// `value` where `a > b`, otherwise 0.
+    fn keep_where_greater(self, value: Self::I32, a: Self::F32, b: Self::F32) -> Self::I32;
+    /// `-value` where the sign bit of `sign` is set, otherwise `value`; `value` must be 0 where
+    /// `sign` is +0.
+    fn negate_by_sign(self, value: Self::I32, sign: Self::F32) -> Self::I32;
+
+    // ---- integer lanes
+
+    /// Sum, wrapping.
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Bitwise and.
+    fn and_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Bitwise exclusive or.
+    fn xor_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Logical shift right.
+    fn shift_right<const N: u32>(self, value: Self::I32) -> Self::I32;
+    /// Shift left.
+    fn shift_left<const N: u32>(self, value: Self::I32) -> Self::I32;
+    /// The larger one, as signed integers.
+    fn max_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `yes` where `a > b` as signed integers, otherwise `no`.
+    fn select_greater(
+        self,
+        a: Self::I32,
+        b: Self::I32,
+        yes: Self::I32,
+        no: Self::I32,
+    ) -> Self::I32;
+    /// `((value >> 16) * factor) >> 16`, unsigned: a linear function of the bits of a float, which
+    /// is nearly one of its logarithm.
+    fn scale_high_half(self, value: Self::I32, factor: u16) -> Self::I32;
+    /// The largest lane, as signed integers.
+    fn reduce_max(self, value: Self::I32) -> i32;
+
+    // ---- memory
+
+    /// Asks for the cache line at `address`, which may be any address at all.
+    fn prefetch<T>(self, address: *const T);
+}
+
+/// float64 lanes as an array. float64 parameters are rare and their speed matters little, so the
+/// compiler vectorizes this one implementation for every instruction set.
+#[derive(Clone, Copy)]
+pub(crate) struct F64Lanes<const N: usize>(pub(crate) [f64; N]);
+
+impl<const N: usize> F64Lanes<N> {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f64, f64) -> f64) -> Self {
+        Self(core::array::from_fn(|lane| f(self.0[lane], other.0[lane])))
+    }
+
+    /// The vector `at` of a group.
+    #[inline(always)]
+    pub(crate) fn load(from: &[f64; GROUP], at: usize) -> Self {
+        Self(core::array::from_fn(|lane| from[at * N + lane]))
+    }
+
+    /// Writes the vector `at` of a group.
+    #[inline(always)]
+    pub(crate) fn store(self, to: &mut [f64; GROUP], at: usize) {
+        to[at * N..(at + 1) * N].copy_from_slice(&self.0);
+    }
+}
+
+/// Implements an operator of [`F64Lanes`] lane by lane.
+macro_rules! lanewise {
+    ($trait:ident, $method:ident) => {
+        impl<const N: usize> core::ops::$trait for F64Lanes<N> {
+            type Output = Self;
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                self.zip(other, |a, b| core::ops::$trait::$method(a, b))
+            }
+        }
+    };
+}
+lanewise!(Add, add);
+lanewise!(Sub, sub);
+lanewise!(Mul, mul);
+lanewise!(Div, div);
+
+impl<const N: usize> Real for F64Lanes<N> {
+    #[inline(always)]
+    fn like(self, value: f64) -> Self {
+        Self([value; N])
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self, b: Self) -> Self {
+        Self(core::array::from_fn(|lane| self.0[lane].mul_add(a.0[lane], b.0[lane])))
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(self.0.map(f64::sqrt))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.zip(other, Real::max)
+    }
+}

@@ -1,0 +1,168 @@
+//! The reference: vectors of one element, in plain Rust.
+//!
+//! It is what every other instruction set is tested against, and what runs where none of them is.
+
+use super::{GROUP, Kernel, Simd};
+use half::f16;
+
+/// The token of no instruction set at all, which every CPU has.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalar;
+
+impl Simd for Scalar {
+    const LANES: usize = 1;
+    type F32 = f32;
+    type I32 = i32;
+    type F64 = f64;
+
+    #[inline]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> f32 {
+        value
+    }
+    #[inline(always)]
+    fn splat_i32(self, value: i32) -> i32 {
+        value
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; GROUP], at: usize) -> f32 {
+        from[at]
+    }
+    #[inline(always)]
+    fn store(self, value: f32, to: &mut [f32; GROUP], at: usize) {
+        to[at] = value;
+    }
+    #[inline(always)]
+    fn load_i32(self, from: &[i32; GROUP], at: usize) -> i32 {
+        from[at]
+    }
+    #[inline(always)]
+    fn load_u16(self, from: &[u16; GROUP], at: usize) -> i32 {
+        i32::from(from[at])
+    }
+    #[inline(always)]
+    fn store_u16(self, value: i32, to: &mut [u16; GROUP], at: usize) {
+        to[at] = value as u16;
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[u16; GROUP], at: usize) -> f32 {
+        f16::from_bits(from[at]).to_f32()
+    }
+    #[inline(always)]
+    fn store_f16(self, value: f32, to: &mut [u16; GROUP], at: usize) {
+        to[at] = f16::from_f32(value).to_bits();
+    }
+    #[inline(always)]
+    fn load_f64(self, from: &[f64; GROUP], at: usize) -> f64 {
+        from[at]
+    }
+    #[inline(always)]
+    fn store_f64(self, value: f64, to: &mut [f64; GROUP], at: usize) {
+        to[at] = value;
+    }
+    #[inline(always)]
+    fn widen(self, value: f32) -> f64 {
+        f64::from(value)
+    }
+    #[inline(always)]
+    fn narrow(self, value: f64) -> f32 {
+        value as f32
+    }
+
+    #[inline(always)]
+    fn decode(self, table: &[f32; 256], codes: &[u8; GROUP], at: usize) -> f32 {
+        table[usize::from(codes[at])]
+    }
+    #[inline(always)]
+    fn store_codes(
+        self,
+        codes: &mut [u8; GROUP],
+        offset: i16,
+        mut vector: impl FnMut(usize) -> i32,
+    ) {
+        for (at, code) in codes.iter_mut().enumerate() {
+            *code = (vector(at) + i32::from(offset)).clamp(0, 255) as u8;
+        }
+    }
+    #[inline(always)]
+    fn lookup8(self, table: &[f32; 8], index: i32) -> f32 {
+        table[index as usize % 8]
+    }
+    #[inline(always)]
+    fn lookup8_i32(self, table: &[i32; 8], index: i32) -> i32 {
+        table[index as usize % 8]
+    }
+
+    #[inline(always)]
+    fn abs(self, value: f32) -> f32 {
+        value.abs()
+    }
+    #[inline(always)]
+    fn min(self, a: f32, b: f32) -> f32 {
+        if a < b { a } else { b }
+    }
+    #[inline(always)]
+    fn bits(self, value: f32) -> i32 {
+        value.to_bits() as i32
+    }
+    #[inline(always)]
+    fn from_bits(self, value: i32) -> f32 {
+        f32::from_bits(value as u32)
+    }
+    #[inline(always)]
+    fn round(self, value: f32) -> i32 {
+        value.round_ties_even() as i32
+    }
+    #[inline(always)]
+    fn keep_where_greater(self, value: i32, a: f32, b: f32) -> i32 {
+        if a > b { value } else { 0 }
+    }
+    #[inline(always)]
+    fn negate_by_sign(self, value: i32, sign: f32) -> i32 {
+        if sign.is_sign_negative() { -value } else { value }
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: i32, b: i32) -> i32 {
+        a.wrapping_add(b)
+    }
+    #[inline(always)]
+    fn and_i32(self, a: i32, b: i32) -> i32 {
+        a & b
+    }
+    #[inline(always)]
+    fn xor_i32(self, a: i32, b: i32) -> i32 {
+        a ^ b
+    }
+    #[inline(always)]
+    fn shift_right<const N: u32>(self, value: i32) -> i32 {
+        (value as u32 >> N) as i32
+    }
+    #[inline(always)]
+    fn shift_left<const N: u32>(self, value: i32) -> i32 {
+        value << N
+    }
+    #[inline(always)]
+    fn max_i32(self, a: i32, b: i32) -> i32 {
+        a.max(b)
+    }
+    #[inline(always)]
+    fn select_greater(self, a: i32, b: i32, yes: i32, no: i32) -> i32 {
+        if a > b { yes } else { no }
+    }
+    #[inline(always)]
+    fn scale_high_half(self, value: i32, factor: u16) -> i32 {
+        (((value as u32 >> 16) * u32::from(factor)) >> 16) as i32
+    }
+    #[inline(always)]
+    fn reduce_max(self, value: i32) -> i32 {
+        value
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, _address: *const T) {}
+}

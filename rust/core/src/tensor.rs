@@ -1,0 +1,311 @@
+//! The pointer border: tensors whose memory somebody else owns, and how they become slices.
+//!
+//! A [`Tensor`] is made with a promise (its `unsafe` constructor) about its memory. What can be
+//! checked is checked here and in `api.rs`, before anything is written. A tensor that is contiguous
+//! and aligned is used where it lies; any other is read and written element by element, a chunk at
+//! a time, so that even then no copy of a whole tensor is made.
+
+use crate::element::{Dtype, Element};
+use crate::error::{Error, Result};
+use core::ops::Range;
+use std::fmt;
+
+/// What a tensor is called in an error message.
+#[derive(Clone, Copy, Debug)]
+pub enum Name {
+    /// A tensor that belongs to no parameter.
+    Plain(&'static str),
+    /// The parameter of this index.
+    Param(u64),
+    /// Something that belongs to the parameter of this index: (what, index, kind).
+    Of(&'static str, u64, &'static str),
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(name) => write!(f, "{name}"),
+            Self::Param(index) => write!(f, "parameter {index}"),
+            Self::Of(what, index, kind) => write!(f, "{what}{kind} of parameter {index}"),
+        }
+    }
+}
+
+/// A tensor in memory that somebody else owns.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    name: Name,
+    dtype: Dtype,
+    data: *mut u8,
+    shape: Vec<usize>,
+    /// In elements; none if contiguous.
+    strides: Option<Vec<isize>>,
+}
+
+// SAFETY: a tensor is an address with a description; those who read or write through it say why
+// they may.
+unsafe impl Send for Tensor {}
+// SAFETY: as above.
+unsafe impl Sync for Tensor {}
+
+impl Tensor {
+    /// Describes a tensor. `strides` are in elements, or `None` for a contiguous one.
+    ///
+    /// # Safety
+    ///
+    /// For as long as the tensor and its clones are used: every element that shape and strides
+    /// reach from `data` is memory of this dtype (at any alignment) that may be read, and, where
+    /// the tensor is passed as one to be written, may be written and is not otherwise accessed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Null`] for a null pointer to one element or more.
+    pub unsafe fn new(
+        name: Name,
+        dtype: Dtype,
+        data: *mut u8,
+        shape: Vec<usize>,
+        strides: Option<Vec<isize>>,
+    ) -> Result<Self> {
+        let n_elements = shape.iter().product();
+        if data.is_null() && n_elements > 0 {
+            return Err(Error::Null { tensor: name.to_string(), n_elements });
+        }
+        Ok(Self { name, dtype, data, shape, strides })
+    }
+
+    /// Its name in messages.
+    #[must_use]
+    pub fn name(&self) -> Name {
+        self.name
+    }
+
+    /// The number type.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The shape.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn n_elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Requires a dtype.
+    pub(crate) fn expect_dtype(&self, expected: Dtype) -> Result<()> {
+        if self.dtype == expected {
+            return Ok(());
+        }
+        Err(Error::Dtype {
+            tensor: self.name.to_string(),
+            found: self.dtype.name().to_owned(),
+            expected: expected.name().to_owned(),
+        })
+    }
+
+    /// Requires a dtype that formulas take.
+    pub(crate) fn expect_float(&self) -> Result<()> {
+        if self.dtype != Dtype::UInt8 {
+            return Ok(());
+        }
+        Err(Error::Dtype {
+            tensor: self.name.to_string(),
+            found: self.dtype.name().to_owned(),
+            expected: "float32, bfloat16, float16 or float64".to_owned(),
+        })
+    }
+
+    /// Requires a shape.
+    pub(crate) fn expect_shape(&self, expected: &[usize]) -> Result<()> {
+        if self.shape == expected {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            tensor: self.name.to_string(),
+            found: self.shape.clone(),
+            expected: expected.to_vec(),
+        })
+    }
+
+    /// Requires elements one after the other, aligned, so that they are a slice.
+    pub(crate) fn expect_slice(&self) -> Result<()> {
+        if self.is_slice() {
+            return Ok(());
+        }
+        Err(Error::NotContiguous {
+            tensor: self.name.to_string(),
+            found: self.strides.clone().unwrap_or_default(),
+            shape: self.shape.clone(),
+        })
+    }
+
+    /// Requires that no two elements share memory, as far as strides tell.
+    pub(crate) fn expect_no_self_overlap(&self) -> Result<()> {
+        let Some(strides) = &self.strides else { return Ok(()) };
+        let mut dims: Vec<(usize, usize)> = strides
+            .iter()
+            .zip(&self.shape)
+            .filter(|&(_, &len)| len > 1)
+            .map(|(stride, &len)| (stride.unsigned_abs(), len))
+            .collect();
+        dims.sort_unstable();
+        // Sorted by stride, each dimension must step over all that the ones before it reach.
+        let mut reach = 0;
+        for (stride, len) in dims {
+            if stride <= reach {
+                return Err(Error::SelfOverlap { tensor: self.name.to_string() });
+            }
+            reach += stride * (len - 1);
+        }
+        Ok(())
+    }
+
+    /// The addresses from the first byte to the last.
+    pub(crate) fn addresses(&self) -> Range<usize> {
+        let start = self.data as usize;
+        if self.n_elements() == 0 {
+            return start..start;
+        }
+        let size = self.dtype.size();
+        let Some(strides) = &self.strides else {
+            return start..start + self.n_elements() * size;
+        };
+        let (mut low, mut high) = (0_isize, 0_isize);
+        for (&stride, &len) in strides.iter().zip(&self.shape) {
+            let reach = stride * (len as isize - 1);
+            if reach < 0 { low += reach } else { high += reach }
+        }
+        let bytes = size as isize;
+        start.wrapping_add_signed(low * bytes)..start.wrapping_add_signed((high + 1) * bytes)
+    }
+
+    /// Whether the elements lie one after the other in row-major order.
+    pub(crate) fn is_contiguous(&self) -> bool {
+        self.strides.is_none()
+    }
+
+    /// Whether they do, and are aligned.
+    fn is_slice(&self) -> bool {
+        self.strides.is_none() && (self.data as usize).is_multiple_of(self.dtype.size())
+    }
+
+    /// Elements, in row-major order, as a slice.
+    ///
+    /// # Safety
+    ///
+    /// `T` is the type of this tensor's dtype, `expect_slice` has succeeded, `range` is within the
+    /// tensor, and nothing writes to it while the slice lives.
+    pub(crate) unsafe fn slice<T>(&self, range: Range<usize>) -> &[T] {
+        if range.is_empty() {
+            return &[];
+        }
+        debug_assert!(self.is_slice() && range.end <= self.n_elements());
+        // SAFETY: the maker of this tensor promised the memory; the caller promises the rest.
+        unsafe { core::slice::from_raw_parts(self.data.cast::<T>().add(range.start), range.len()) }
+    }
+
+    /// Elements, in row-major order, as a slice to be written.
+    ///
+    /// # Safety
+    ///
+    /// As [`Tensor::slice`], and nothing else reads or writes the range while the slice lives.
+    #[allow(clippy::mut_from_ref, reason = "the caller promises that ranges are disjoint")]
+    pub(crate) unsafe fn slice_mut<T>(&self, range: Range<usize>) -> &mut [T] {
+        if range.is_empty() {
+            return &mut [];
+        }
+        debug_assert!(self.is_slice() && range.end <= self.n_elements());
+        // SAFETY: the maker of this tensor promised the memory; the caller promises the rest.
+        unsafe {
+            core::slice::from_raw_parts_mut(self.data.cast::<T>().add(range.start), range.len())
+        }
+    }
+
+    /// Calls `f` with elements in row-major order, in place or in a copy.
+    ///
+    /// # Safety
+    ///
+    /// `E` is the type of this tensor's dtype, `range` is within the tensor, and nothing writes to
+    /// it meanwhile.
+    pub(crate) unsafe fn read<E: Element, R>(
+        &self,
+        range: Range<usize>,
+        f: impl FnOnce(&[E]) -> R,
+    ) -> R {
+        if self.is_slice() {
+            // SAFETY: it is a slice; the caller promises the rest.
+            return f(unsafe { self.slice(range) });
+        }
+        let mut copy = Vec::with_capacity(range.len());
+        // SAFETY: the addresses are those of elements within the tensor, which the maker promised
+        // may be read at any alignment.
+        self.for_each_address(range, |address| copy.push(unsafe { address.cast::<E>().read_unaligned() }));
+        f(&copy)
+    }
+
+    /// Calls `f` with elements in row-major order, in place or in a copy that is written back.
+    ///
+    /// # Safety
+    ///
+    /// As [`Tensor::read`], and nothing else reads or writes the range meanwhile.
+    pub(crate) unsafe fn update<E: Element, R>(
+        &self,
+        range: Range<usize>,
+        f: impl FnOnce(&mut [E]) -> R,
+    ) -> R {
+        if self.is_slice() {
+            // SAFETY: it is a slice; the caller promises the rest.
+            return f(unsafe { self.slice_mut(range) });
+        }
+        let mut copy = Vec::with_capacity(range.len());
+        // SAFETY: as in `read`.
+        self.for_each_address(range.clone(), |address| copy.push(unsafe { address.cast::<E>().read_unaligned() }));
+        let result = f(&mut copy);
+        let mut copy = copy.into_iter();
+        self.for_each_address(range, |address| {
+            let value = copy.next().expect("one for each address");
+            // SAFETY: the addresses are those of elements within the tensor, which the caller
+            // promises nothing else uses and the maker promised may be written at any alignment.
+            unsafe { address.cast::<E>().write_unaligned(value) }
+        });
+        result
+    }
+
+    /// The addresses of elements in row-major order.
+    pub(crate) fn for_each_address(&self, range: Range<usize>, mut f: impl FnMut(*mut u8)) {
+        let size = self.dtype.size() as isize;
+        let Some(strides) = &self.strides else {
+            for element in range {
+                f(self.data.wrapping_offset(element as isize * size));
+            }
+            return;
+        };
+        // An odometer: the index along each dimension, the last one turning fastest.
+        let mut index = vec![0; self.shape.len()];
+        let mut rest = range.start;
+        for (dim, &len) in self.shape.iter().enumerate().rev() {
+            index[dim] = rest % len.max(1);
+            rest /= len.max(1);
+        }
+        let mut offset: isize = index.iter().zip(strides).map(|(&i, &stride)| i as isize * stride).sum();
+        for _ in range {
+            f(self.data.wrapping_offset(offset * size));
+            for dim in (0..index.len()).rev() {
+                index[dim] += 1;
+                offset += strides[dim];
+                if index[dim] < self.shape[dim] {
+                    break;
+                }
+                offset -= strides[dim] * index[dim] as isize;
+                index[dim] = 0;
+            }
+        }
+    }
+}
