@@ -159,15 +159,15 @@ where
         prefetch(simd, param);
         prefetch(simd, grad);
         let states = states.each_mut().map(|state| {
-            let (codes, full) = if QUANTIZED {
+            let values = if QUANTIZED {
                 let codes = &state.codes.as_chunks::<GROUP>().0[group];
                 prefetch(simd, codes);
-                (Some(codes), None)
+                GroupValues::Quantized(codes)
             } else {
-                (None, Some(&mut state.full.as_chunks_mut::<GROUP>().0[group]))
+                GroupValues::Full(&mut state.full.as_chunks_mut::<GROUP>().0[group])
             };
             let fresh = state.fresh.group_mut(group);
-            StateGroup { codebook: state.codebook, scale: state.scale, codes, full, fresh }
+            StateGroup { codebook: state.codebook, scale: state.scale, values, fresh }
         });
         update_group(simd, rule, param, grad, states, &mut peaks);
     }
@@ -208,14 +208,13 @@ fn update_rest<S, R, E, const N: usize>(
         let mut padding = padded_codes.iter().zip(&mut padded_full);
         let states = states.each_mut().map(|state| {
             let (codes, full) = padding.next().expect("one for each state");
-            let quantized = !state.codes.is_empty();
-            StateGroup {
-                codebook: state.codebook,
-                scale: state.scale,
-                codes: quantized.then_some(codes),
-                full: (!quantized).then_some(full),
-                fresh: state.fresh.group_mut(group),
-            }
+            let values = if state.codes.is_empty() {
+                GroupValues::Full(full)
+            } else {
+                GroupValues::Quantized(codes)
+            };
+            let fresh = state.fresh.group_mut(group);
+            StateGroup { codebook: state.codebook, scale: state.scale, values, fresh }
         });
         let mut ignored = [simd.splat_i32(0); N];
         update_group(simd, rule, &mut padded_param, &padded_grad, states, &mut ignored);
@@ -232,13 +231,20 @@ fn update_rest<S, R, E, const N: usize>(
     }
 }
 
-/// One state of one group in the first pass: either codes that become fresh values, or full values.
+/// One state of one group in the first pass.
 struct StateGroup<'a, S: Simd, C> {
     codebook: &'a Codebook,
     scale: S::F32,
-    codes: Option<&'a [u8; GROUP]>,
-    full: Option<&'a mut [C; GROUP]>,
+    values: GroupValues<'a, C>,
     fresh: &'a mut [f32; GROUP],
+}
+
+/// The values of a state before the update.
+enum GroupValues<'a, C> {
+    /// Codes, to be decoded.
+    Quantized(&'a [u8; GROUP]),
+    /// Full values, updated in place.
+    Full(&'a mut [C; GROUP]),
 }
 
 /// The update of one group.
@@ -256,23 +262,28 @@ fn update_group<S, R, E, const N: usize>(
     E: Element,
 {
     for at in 0..GROUP / S::LANES {
-        let old: [Lanes<E, S>; N] = states.each_ref().map(|state| match (state.codes, &state.full) {
-            (Some(codes), _) => {
-                let value = simd.decode(state.codebook.values(), codes, at) * state.scale;
-                E::Compute::from_f32(simd, value)
-            }
-            (None, Some(full)) => E::Compute::load(simd, full, at),
-            (None, None) => unreachable!("a state is one or the other"),
-        });
-        let (updated, new) = rule.update(E::load(simd, param, at), E::load(simd, grad, at), old);
-        E::store(simd, updated, param, at);
-        for (i, state) in states.iter_mut().enumerate() {
-            if let Some(full) = &mut state.full {
-                E::Compute::store(simd, new[i], full, at);
-            } else {
-                let value = E::Compute::to_f32(simd, new[i]);
-                peaks[i] = simd.max_i32(peaks[i], magnitude_bits(simd, value));
-                simd.store(value, state.fresh, at);
+        let old_param = E::load(simd, param, at);
+        let mut old: [Lanes<E, S>; N] = [old_param; N];
+        for i in 0..N {
+            old[i] = match &states[i].values {
+                GroupValues::Quantized(codes) => {
+                    let codebook = states[i].codebook.values();
+                    let value = simd.decode(codebook, codes, at) * states[i].scale;
+                    E::Compute::from_f32(simd, value)
+                }
+                GroupValues::Full(full) => E::Compute::load(simd, full, at),
+            };
+        }
+        let (new_param, new) = rule.update(old_param, E::load(simd, grad, at), old);
+        E::store(simd, new_param, param, at);
+        for i in 0..N {
+            match &mut states[i].values {
+                GroupValues::Quantized(_) => {
+                    let value = E::Compute::to_f32(simd, new[i]);
+                    peaks[i] = simd.max_i32(peaks[i], magnitude_bits(simd, value));
+                    simd.store(value, states[i].fresh, at);
+                }
+                GroupValues::Full(full) => E::Compute::store(simd, new[i], full, at),
             }
         }
     }

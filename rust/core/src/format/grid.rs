@@ -20,7 +20,7 @@
 use super::{Codebook, EncodeBlock, Format};
 use crate::real::Real;
 use crate::rounding::{FRACTION_BITS, Rounding, ThresholdLanes};
-use crate::simd::{GROUP, Kernel, Level, Simd};
+use crate::simd::{GROUP, Kernel, Level, Simd, Source};
 use core::marker::PhantomData;
 
 /// One half, as a fraction of a position.
@@ -97,46 +97,57 @@ impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel for Encode<'_, G, 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let EncodeBlock { values, inverse_scale, codes, rounding, .. } = self.block;
-        let mut thresholds = match rounding {
-            Rounding::Stochastic(thresholds) => Some(thresholds.lanes(simd)),
-            Rounding::Nearest => None,
-        };
-        let inverse = simd.splat(inverse_scale);
         let offset = G::offset(SIGNED);
+        let mut levels = Levels::<S, G, SIGNED, NEAREST> {
+            simd,
+            inverse: simd.splat(inverse_scale),
+            thresholds: match rounding {
+                Rounding::Stochastic(thresholds) => Some(thresholds.lanes(simd)),
+                Rounding::Nearest => None,
+            },
+            group: 0,
+            values: &values[0],
+            grid: PhantomData,
+        };
         let (whole, rest) = codes.as_chunks_mut::<GROUP>();
-        for (group, (codes, values)) in whole.iter_mut().zip(values).enumerate() {
-            simd.store_codes(codes, offset, |at| {
-                levels::<S, G, SIGNED, NEAREST>(simd, values, group, at, inverse, &mut thresholds)
-            });
+        for (group, codes) in whole.iter_mut().enumerate() {
+            (levels.group, levels.values) = (group, &values[group]);
+            simd.store_codes(codes, offset, &mut levels);
         }
         if !rest.is_empty() {
-            let (group, values) = (whole.len(), &values[whole.len()]);
+            (levels.group, levels.values) = (whole.len(), &values[whole.len()]);
             let mut codes = [0; GROUP];
-            simd.store_codes(&mut codes, offset, |at| {
-                levels::<S, G, SIGNED, NEAREST>(simd, values, group, at, inverse, &mut thresholds)
-            });
+            simd.store_codes(&mut codes, offset, &mut levels);
             rest.copy_from_slice(&codes[..rest.len()]);
         }
     }
 }
 
-/// The levels of one vector, negative for negative values.
-#[inline(always)]
-fn levels<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool>(
+/// The levels of the values of one group, negative for negative values.
+struct Levels<'a, S: Simd, G, const SIGNED: bool, const NEAREST: bool> {
     simd: S,
-    values: &[f32; GROUP],
-    group: usize,
-    at: usize,
     inverse: S::F32,
-    thresholds: &mut Option<ThresholdLanes<S>>,
-) -> S::I32 {
-    let value = simd.load(values, at);
-    let normalized = value * inverse;
+    thresholds: Option<ThresholdLanes<S>>,
+    group: usize,
+    values: &'a [f32; GROUP],
+    grid: PhantomData<G>,
+}
+
+impl<S, G, const SIGNED: bool, const NEAREST: bool> Source<S> for Levels<'_, S, G, SIGNED, NEAREST>
+where
+    S: Simd,
+    G: Grid,
+{
+    #[inline(always)]
+    fn vector(&mut self, at: usize) -> S::I32 {
+    let simd = self.simd;
+    let value = simd.load(self.values, at);
+    let normalized = value * self.inverse;
     let magnitude = if SIGNED { simd.abs(normalized) } else { normalized };
     let smallest = simd.splat(G::smallest(SIGNED));
     let position = G::position::<S, SIGNED, NEAREST>(simd, magnitude.max(smallest));
-    let level = if let Some(thresholds) = thresholds {
-        let threshold = thresholds.next(group, at);
+    let level = if let Some(thresholds) = &mut self.thresholds {
+        let threshold = thresholds.next(self.group, at);
         let level = simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold));
         if SIGNED {
             // The fraction of level 1 that a smaller magnitude has come must reach one, together
@@ -152,4 +163,5 @@ fn levels<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool>(
         simd.keep_where_greater(level, magnitude, simd.splat(0.5 * G::smallest(SIGNED)))
     };
     if SIGNED { simd.negate_by_sign(level, normalized) } else { level }
+    }
 }

@@ -3,7 +3,7 @@
 //! Every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx2::detect`] has found the features.
 
-use super::{F64Lanes, GROUP, Kernel, Simd};
+use super::{F64Lanes, GROUP, Kernel, Simd, Source};
 use crate::real::Real;
 use core::arch::x86_64::*;
 use core::ops::{Add, Div, Mul, Sub};
@@ -172,11 +172,18 @@ impl Simd for Avx2 {
         let mut lanes = [0.0; 8];
         // SAFETY: `lanes` has room for 8 float32; the token proves the feature.
         unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), value.0) };
-        F64Lanes(lanes.map(f64::from))
+        let mut wide = [0.0; 8];
+        for lane in 0..8 {
+            wide[lane] = f64::from(lanes[lane]);
+        }
+        F64Lanes(wide)
     }
     #[inline(always)]
     fn narrow(self, value: F64Lanes<8>) -> F32x8 {
-        let lanes = value.0.map(|lane| lane as f32);
+        let mut lanes = [0.0; 8];
+        for lane in 0..8 {
+            lanes[lane] = value.0[lane] as f32;
+        }
         // SAFETY: `lanes` holds 8 float32; the token proves the feature.
         F32x8(unsafe { _mm256_loadu_ps(lanes.as_ptr()) })
     }
@@ -186,26 +193,17 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn decode(self, table: &[f32; 256], codes: &[u8; GROUP], at: usize) -> F32x8 {
         let codes = part(codes, at);
-        let value = |lane: usize| table[usize::from(codes[lane])];
-        F32x8(avx2!(_mm256_setr_ps(
-            value(0),
-            value(1),
-            value(2),
-            value(3),
-            value(4),
-            value(5),
-            value(6),
-            value(7),
-        )))
+        let mut value = [0.0; 8];
+        for lane in 0..8 {
+            value[lane] = table[usize::from(codes[lane])];
+        }
+        let [a, b, c, d, e, f, g, h] = value;
+        F32x8(avx2!(_mm256_setr_ps(a, b, c, d, e, f, g, h)))
     }
     #[inline(always)]
-    fn store_codes(
-        self,
-        codes: &mut [u8; GROUP],
-        offset: i16,
-        mut vector: impl FnMut(usize) -> I32x8,
-    ) {
-        let [a, b, c, d] = core::array::from_fn(|at| vector(at).0);
+    fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>) {
+        let (a, b) = (source.vector(0).0, source.vector(1).0);
+        let (c, d) = (source.vector(2).0, source.vector(3).0);
         let packed = avx2!({
             let offset = _mm256_set1_epi16(offset);
             let ab = _mm256_add_epi16(_mm256_packs_epi32(a, b), offset);

@@ -3,7 +3,7 @@
 //! Every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx512::detect`] has found the features.
 
-use super::{F64Lanes, GROUP, Kernel, Simd};
+use super::{F64Lanes, GROUP, Kernel, Simd, Source};
 use crate::real::Real;
 use core::arch::x86_64::*;
 use core::ops::{Add, Div, Mul, Sub};
@@ -172,11 +172,18 @@ impl Simd for Avx512 {
         let mut lanes = [0.0; 16];
         // SAFETY: `lanes` has room for 16 float32; the token proves the feature.
         unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), value.0) };
-        F64Lanes(lanes.map(f64::from))
+        let mut wide = [0.0; 16];
+        for lane in 0..16 {
+            wide[lane] = f64::from(lanes[lane]);
+        }
+        F64Lanes(wide)
     }
     #[inline(always)]
     fn narrow(self, value: F64Lanes<16>) -> F32x16 {
-        let lanes = value.0.map(|lane| lane as f32);
+        let mut lanes = [0.0; 16];
+        for lane in 0..16 {
+            lanes[lane] = value.0[lane] as f32;
+        }
         // SAFETY: `lanes` holds 16 float32; the token proves the feature.
         F32x16(unsafe { _mm512_loadu_ps(lanes.as_ptr()) })
     }
@@ -192,14 +199,9 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
-    fn store_codes(
-        self,
-        codes: &mut [u8; GROUP],
-        offset: i16,
-        mut vector: impl FnMut(usize) -> I32x16,
-    ) {
+    fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>) {
         for at in 0..GROUP / Self::LANES {
-            let value = vector(at).0;
+            let value = source.vector(at).0;
             let packed = avx512!({
                 let value = _mm512_add_epi32(value, _mm512_set1_epi32(i32::from(offset)));
                 _mm512_cvtusepi32_epi8(_mm512_max_epi32(value, _mm512_setzero_si512()))

@@ -15,7 +15,10 @@
 //!
 //! **Inlining.** Methods are `#[inline(always)]` wrappers of intrinsics. They are compiled well only
 //! inside a function that enables the features, and the one way into such a function is
-//! [`Simd::vectorize`].
+//! [`Simd::vectorize`]. A closure does not inherit the features of the function around it, and one
+//! that is not inlined is slower by an order of magnitude; so code that handles vectors uses loops,
+//! and traits with `#[inline(always)]` methods ([`Kernel`], [`Source`]), where other code would use
+//! closures.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -45,6 +48,12 @@ pub(crate) trait Kernel {
     type Output;
     /// Runs with the vectors of `simd`. Implementations are `#[inline(always)]`.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// The vectors of a group, computed one after the other.
+pub(crate) trait Source<S: Simd> {
+    /// The vector `at` of the group. Implementations are `#[inline(always)]`.
+    fn vector(&mut self, at: usize) -> S::I32;
 }
 
 /// The operations of one instruction set on vectors of [`Simd::LANES`] 32-bit elements.
@@ -97,13 +106,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `table[code]` for the vector `at` of a group of codes.
     fn decode(self, table: &[f32; 256], codes: &[u8; GROUP], at: usize) -> Self::F32;
     /// Packs one group: `codes[i] = clamp(vector(i / LANES)[i % LANES] + offset, 0, 255)`, for lanes
-    /// (signed) from -2^15 to 2^15 - 256 and offsets from -256 to 255. `vector` is called in order.
-    fn store_codes(
-        self,
-        codes: &mut [u8; GROUP],
-        offset: i16,
-        vector: impl FnMut(usize) -> Self::I32,
-    );
+    /// (signed) from -2^15 to 2^15 - 256 and offsets from -256 to 255. Vectors are asked for in order.
+    fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>);
     /// `table[index % 8]`.
     fn lookup8(self, table: &[f32; 8], index: Self::I32) -> Self::F32;
     /// `table[index % 8]`.
@@ -167,15 +171,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 pub(crate) struct F64Lanes<const N: usize>(pub(crate) [f64; N]);
 
 impl<const N: usize> F64Lanes<N> {
-    #[inline(always)]
-    fn zip(self, other: Self, f: impl Fn(f64, f64) -> f64) -> Self {
-        Self(core::array::from_fn(|lane| f(self.0[lane], other.0[lane])))
-    }
-
     /// The vector `at` of a group.
     #[inline(always)]
     pub(crate) fn load(from: &[f64; GROUP], at: usize) -> Self {
-        Self(core::array::from_fn(|lane| from[at * N + lane]))
+        let mut lanes = [0.0; N];
+        lanes.copy_from_slice(&from[at * N..(at + 1) * N]);
+        Self(lanes)
     }
 
     /// Writes the vector `at` of a group.
@@ -191,8 +192,11 @@ macro_rules! lanewise {
         impl<const N: usize> core::ops::$trait for F64Lanes<N> {
             type Output = Self;
             #[inline(always)]
-            fn $method(self, other: Self) -> Self {
-                self.zip(other, |a, b| core::ops::$trait::$method(a, b))
+            fn $method(mut self, other: Self) -> Self {
+                for lane in 0..N {
+                    self.0[lane] = core::ops::$trait::$method(self.0[lane], other.0[lane]);
+                }
+                self
             }
         }
     };
@@ -208,15 +212,24 @@ impl<const N: usize> Real for F64Lanes<N> {
         Self([value; N])
     }
     #[inline(always)]
-    fn mul_add(self, a: Self, b: Self) -> Self {
-        Self(core::array::from_fn(|lane| self.0[lane].mul_add(a.0[lane], b.0[lane])))
+    fn mul_add(mut self, a: Self, b: Self) -> Self {
+        for lane in 0..N {
+            self.0[lane] = self.0[lane].mul_add(a.0[lane], b.0[lane]);
+        }
+        self
     }
     #[inline(always)]
-    fn sqrt(self) -> Self {
-        Self(self.0.map(f64::sqrt))
+    fn sqrt(mut self) -> Self {
+        for lane in &mut self.0 {
+            *lane = lane.sqrt();
+        }
+        self
     }
     #[inline(always)]
-    fn max(self, other: Self) -> Self {
-        self.zip(other, Real::max)
+    fn max(mut self, other: Self) -> Self {
+        for lane in 0..N {
+            self.0[lane] = Real::max(self.0[lane], other.0[lane]);
+        }
+        self
     }
 }

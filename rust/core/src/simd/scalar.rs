@@ -2,7 +2,7 @@
 //!
 //! It is what every other instruction set is tested against, and what runs where none of them is.
 
-use super::{GROUP, Kernel, Simd};
+use super::{GROUP, Kernel, Simd, Source};
 use half::f16;
 
 /// The token of no instruction set at all, which every CPU has.
@@ -78,14 +78,9 @@ impl Simd for Scalar {
         table[usize::from(codes[at])]
     }
     #[inline(always)]
-    fn store_codes(
-        self,
-        codes: &mut [u8; GROUP],
-        offset: i16,
-        mut vector: impl FnMut(usize) -> i32,
-    ) {
+    fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>) {
         for (at, code) in codes.iter_mut().enumerate() {
-            *code = (vector(at) + i32::from(offset)).clamp(0, 255) as u8;
+            *code = (source.vector(at) + i32::from(offset)).clamp(0, 255) as u8;
         }
     }
     #[inline(always)]
