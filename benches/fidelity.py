@@ -1,0 +1,185 @@
+"""How far an 8-bit AdamW's updates are from those of 32-bit AdamW.
+
+A model is trained with torch's float32 AdamW. At every step each candidate is given the very same
+gradients, and its whole update u8 is compared with the update u32 of a float32 AdamW on the same
+stream::
+
+    error = || u8 - u32 || / || u32 ||
+
+over the last 20 steps and all tensors of 4096 elements or more.
+
+Candidates never influence the model, so their errors are comparable, and what accumulates is only
+what accumulates in their states. Parameters are set to zero before each step and weight decay is
+off: then what the parameters are afterwards is the update itself, not the difference of two rounded
+numbers.
+
+The largest single error, in units of the learning rate, is over all steps: a second moment rounded
+to zero whose first moment is not lets one element jump by thousands of learning rates, which a mean
+would hide.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from benches import optimizers
+from benches.gpt import GPT, sample_batch, standard_library_text
+from benches.memory import state_nbytes
+from benches.optimizers import MakeOptimizer
+from benches.simulated import MIN_QUANTIZED_NUMEL, SimulatedAdamW, flashoptim, paper
+
+BLOCK_SIZES = (64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The training run that makes the gradients."""
+
+    n_layers: int = 3
+    width: int = 128
+    context: int = 64
+    batch: int = 16
+    n_steps: int = 400
+    n_last: int = 20
+    lr: float = 1e-3
+    seed: int = 0
+
+
+@dataclass
+class Fidelity:
+    """What the study found of one candidate."""
+
+    candidate: str
+    error: float
+    largest_error_in_lr: float
+    state_bytes_per_parameter: float
+
+
+class _Shadow:
+    """A candidate that follows the gradient stream on parameters of its own."""
+
+    def __init__(self, make: MakeOptimizer, like: list[nn.Parameter], lr: float) -> None:
+        self.parameters = [nn.Parameter(torch.zeros_like(p)) for p in like]
+        self.optimizer = make(self.parameters, lr=lr, weight_decay=0.0)
+        self.squared_error = 0.0
+        self.largest_error = 0.0
+
+    @torch.no_grad()
+    def updates(self, gradients: list[Tensor]) -> list[nn.Parameter]:
+        """Step from zero; what the parameters then are is minus the update."""
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.zero_()
+            parameter.grad = gradient
+        self.optimizer.step()
+        return self.judged()
+
+    def judged(self) -> list[nn.Parameter]:
+        """Return those large enough to have 8-bit states."""
+        return [p for p in self.parameters if p.numel() >= MIN_QUANTIZED_NUMEL]
+
+    def state_bytes_per_parameter(self) -> float:
+        """Return what the states of the judged parameters take, or would take if they were real."""
+        if isinstance(self.optimizer, SimulatedAdamW):
+            return self.optimizer.state_format.bytes_per_parameter
+        n_elements = sum(p.numel() for p in self.judged())
+        return state_nbytes(self.optimizer, self.judged()) / n_elements
+
+
+def our_candidates() -> dict[str, MakeOptimizer]:
+    """Return optim8's formats by name."""
+    import optim8
+
+    return {
+        f"optim8 {codec}, {rounding}, block {block_size}": partial(
+            optim8.AdamW, codec=codec, state_rounding=rounding, block_size=block_size
+        )
+        for codec in optimizers.CODECS
+        for rounding in ("stochastic", "nearest")
+        for block_size in BLOCK_SIZES
+        if (codec != "linear" and rounding == "stochastic") or block_size == max(BLOCK_SIZES)
+    }
+
+
+def other_candidates() -> dict[str, MakeOptimizer]:
+    """Return the peers that are installed, and the formats of those that are not on CPUs."""
+    simulated = {
+        "the paper's, simulated": paper(),
+        "FlashOptim's, simulated": flashoptim(),
+    }
+    return {peer.name: peer.make for peer in optimizers.peers()} | {
+        name: partial(SimulatedAdamW, state_format=state_format)
+        for name, state_format in simulated.items()
+    }
+
+
+def study(
+    candidates: Mapping[str, MakeOptimizer],
+    protocol: Protocol = Protocol(),
+    *,
+    quiet: bool = False,
+) -> list[Fidelity]:
+    """Feed one gradient stream to every candidate and compare their updates with float32 AdamW's.
+
+    Parameters
+    ----------
+    candidates : mapping of str to callable
+        Each makes an optimizer from parameters and the keywords lr and weight_decay.
+    protocol : Protocol
+        The run that makes the gradients.
+    quiet : bool, default False
+        Print no progress to stderr.
+
+    Returns
+    -------
+    list of Fidelity
+        In the order of the candidates.
+    """
+    torch.manual_seed(protocol.seed)
+    model = GPT(protocol.n_layers, protocol.width, protocol.context)
+    parameters = list(model.parameters())
+    trainer = torch.optim.AdamW(parameters, lr=protocol.lr, fused=True)
+    exact = _Shadow(partial(torch.optim.AdamW, fused=True), parameters, protocol.lr)
+    shadows = {name: _Shadow(make, parameters, protocol.lr) for name, make in candidates.items()}
+    squared_norm = 0.0
+    for step, loss in enumerate(_train(model, trainer, protocol), start=1):
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        is_last = step > protocol.n_steps - protocol.n_last
+        expected = exact.updates(gradients)
+        if is_last:
+            squared_norm += sum(float(u.norm()) ** 2 for u in expected)
+        for shadow in shadows.values():
+            for u8, u32 in zip(shadow.updates(gradients), expected, strict=True):
+                difference = u8 - u32
+                shadow.largest_error = max(shadow.largest_error, float(difference.abs().max()))
+                if is_last:
+                    shadow.squared_error += float(difference.norm()) ** 2
+        if not quiet:
+            end = "\n" if step == protocol.n_steps else ""
+            print(f"\rstep {step}/{protocol.n_steps} loss {loss:.3f}", end=end, file=sys.stderr)
+    return [
+        Fidelity(
+            candidate=name,
+            error=(shadow.squared_error / squared_norm) ** 0.5,
+            largest_error_in_lr=shadow.largest_error / protocol.lr,
+            state_bytes_per_parameter=shadow.state_bytes_per_parameter(),
+        )
+        for name, shadow in shadows.items()
+    ]
+
+
+def _train(model: GPT, trainer: torch.optim.Optimizer, protocol: Protocol) -> Iterator[float]:
+    """Yield the loss after each backward pass; the optimizer steps when the caller comes back."""
+    text = standard_library_text()
+    generator = torch.Generator().manual_seed(protocol.seed)
+    for _ in range(protocol.n_steps):
+        trainer.zero_grad()
+        loss = model.loss(sample_batch(text, protocol.batch, protocol.context, generator))
+        loss.backward()
+        yield loss.item()
+        trainer.step()

@@ -1,0 +1,97 @@
+"""Time of an optimizer's step, for sets of tensors from a small one to GPT-2's.
+
+Each candidate has parameters of its own, and all see the same gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from benches import answer, machine
+from benches.cases import Case
+from benches.memory import state_nbytes
+from benches.optimizers import Candidate
+from benches.record import Result
+from benches.timing import MemoryRoof, alternate
+
+#: Bytes per element that all candidates together may need: parameters, states, temporaries.
+MAX_BYTES_PER_ELEMENT = 64
+
+
+def measure(
+    case: Case,
+    dtype: torch.dtype,
+    candidates: Sequence[Candidate],
+    roof: MemoryRoof,
+    *,
+    n_rounds: int,
+) -> list[Result]:
+    """Check, then time every candidate that is meant for this case.
+
+    Parameters
+    ----------
+    case : Case
+        The tensors.
+    dtype : torch.dtype
+        Of parameters and gradients.
+    candidates : sequence of Candidate
+        Those not meant for the case are left out.
+    roof : MemoryRoof
+        Of this run.
+    n_rounds : int
+        Turns of each candidate.
+
+    Returns
+    -------
+    list of Result
+        One for each candidate that ran; none where the machine has too little memory.
+
+    Raises
+    ------
+    WrongAnswerError
+        If an optimizer does something else than AdamW.
+    """
+    if case.n_elements * MAX_BYTES_PER_ELEMENT > machine.available_memory():
+        print(
+            f"step {case.name}: skipped, needs {MAX_BYTES_PER_ELEMENT} bytes of memory per element"
+        )
+        return []
+    gradients = list(_normal(case, dtype, seed=1))
+    start = list(_normal(case, dtype, seed=2))
+    actions, bytes_per_element = {}, {}
+    for candidate in candidates:
+        if not candidate.runs(case.n_elements, dtype):
+            continue
+        parameters = [nn.Parameter(tensor.clone()) for tensor in start]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer = candidate.make(parameters, **answer.HYPERPARAMETERS)
+        answer.check(candidate.name, optimizer, parameters, candidate.tolerance)
+        actions[candidate.name] = optimizer.step
+        state_bytes = state_nbytes(optimizer) / case.n_elements
+        # A parameter is read and written, a gradient read, a state read and written.
+        bytes_per_element[candidate.name] = 3 * dtype.itemsize + 2 * state_bytes
+    timings = alternate(actions, roof, n_rounds=n_rounds, hot=case.hot)
+    return [
+        Result(
+            bench="step",
+            case=case.name,
+            dtype=str(dtype).removeprefix("torch."),
+            level=machine.optim8_level(),
+            candidate=name,
+            n_elements=case.n_elements,
+            timing=timing,
+            bytes_per_element=bytes_per_element[name],
+            roof=roof.bytes_per_second,
+        )
+        for name, timing in timings.items()
+    ]
+
+
+def _normal(case: Case, dtype: torch.dtype, seed: int) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    for shape in case.shapes:
+        yield torch.randn(shape, dtype=dtype, generator=generator)
