@@ -85,20 +85,14 @@ impl<E: Element> Kernel for QuantizeBlock<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f32 {
         let mut peak = simd.splat_i32(0);
-        let mut load = |group: usize, values: &[E; GROUP]| {
-            let to = self.scratch.group_mut(group);
-            for at in 0..GROUP / S::LANES {
-                let value = E::Compute::to_f32(simd, E::load(simd, values, at));
-                peak = simd.max_i32(peak, magnitude_bits(simd, value));
-                simd.store(value, to, at);
-            }
-        };
         let (whole, rest) = self.values.as_chunks::<GROUP>();
         for (group, values) in whole.iter().enumerate() {
-            load(group, values);
+            let to = self.scratch.group_mut(group);
+            peak = simd.max_i32(peak, load_group(simd, values, to));
         }
         if !rest.is_empty() {
-            load(whole.len(), &padded(rest, E::default()));
+            let to = self.scratch.group_mut(whole.len());
+            peak = simd.max_i32(peak, load_group(simd, &padded(rest, E::default()), to));
         }
         let peak = simd.reduce_max(peak);
         let rounding = Rounding::Nearest;
@@ -120,22 +114,43 @@ impl<E: Element> Kernel for DequantizeBlock<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let scale = simd.splat(self.scale);
-        let decode = |codes: &[u8; GROUP], values: &mut [E; GROUP]| {
-            for at in 0..GROUP / S::LANES {
-                let value = simd.decode(self.codebook, codes, at) * scale;
-                E::store(simd, E::Compute::from_f32(simd, value), values, at);
-            }
-        };
         let (whole_codes, rest_codes) = self.codes.as_chunks::<GROUP>();
         let (whole, rest) = self.values.as_chunks_mut::<GROUP>();
         for (codes, values) in whole_codes.iter().zip(whole) {
-            decode(codes, values);
+            decode_group(simd, self.codebook, scale, codes, values);
         }
         if !rest.is_empty() {
             let mut values = padded(rest, E::default());
-            decode(&padded(rest_codes, 0), &mut values);
+            decode_group(simd, self.codebook, scale, &padded(rest_codes, 0), &mut values);
             rest.copy_from_slice(&values[..rest.len()]);
         }
+    }
+}
+
+/// Writes a group of values as float32, and returns the bits of the largest magnitudes.
+#[inline(always)]
+fn load_group<S: Simd, E: Element>(simd: S, values: &[E; GROUP], to: &mut [f32; GROUP]) -> S::I32 {
+    let mut peak = simd.splat_i32(0);
+    for at in 0..GROUP / S::LANES {
+        let value = E::Compute::to_f32(simd, E::load(simd, values, at));
+        peak = simd.max_i32(peak, magnitude_bits(simd, value));
+        simd.store(value, to, at);
+    }
+    peak
+}
+
+/// Writes the values of a group of codes.
+#[inline(always)]
+fn decode_group<S: Simd, E: Element>(
+    simd: S,
+    codebook: &[f32; 256],
+    scale: S::F32,
+    codes: &[u8; GROUP],
+    values: &mut [E; GROUP],
+) {
+    for at in 0..GROUP / S::LANES {
+        let value = simd.decode(codebook, codes, at) * scale;
+        E::store(simd, E::Compute::from_f32(simd, value), values, at);
     }
 }
 

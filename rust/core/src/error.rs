@@ -48,7 +48,9 @@ pub enum Error {
     #[error("{tensor}: null data pointer for {n_elements} elements")]
     Null { tensor: String, n_elements: usize },
 
-    #[error("{tensor}: more than one element refers to a single memory location, so it cannot be updated in place")]
+    #[error(
+        "{tensor}: more than one element refers to a single memory location, so it cannot be updated in place"
+    )]
     SelfOverlap { tensor: String },
 
     #[error("{first} and {second} share memory, and at least one of them is written")]

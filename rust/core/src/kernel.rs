@@ -86,7 +86,9 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
             // caller promises that nothing else uses these blocks.
             unsafe {
                 match job.states {
-                    StateTensors::Full(full) => StateBlocks::Full(full[i].slice_mut(elements.clone())),
+                    StateTensors::Full(full) => {
+                        StateBlocks::Full(full[i].slice_mut(elements.clone()))
+                    }
                     StateTensors::Quantized(tensors) => StateBlocks::Quantized {
                         codes: tensors[2 * i].slice_mut(elements.clone()),
                         scales: tensors[2 * i + 1].slice_mut(blocks.clone()),
@@ -102,7 +104,9 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
             job.param.update(elements.clone(), |param: &mut [E]| {
                 job.grad.read(elements.clone(), |grad: &[E]| match job.states {
                     StateTensors::Full(_) => self.go::<E, false>(job, blocks, param, grad, states),
-                    StateTensors::Quantized(_) => self.go::<E, true>(job, blocks, param, grad, states),
+                    StateTensors::Quantized(_) => {
+                        self.go::<E, true>(job, blocks, param, grad, states)
+                    }
                 })
             })
         }

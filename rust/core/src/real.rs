@@ -28,7 +28,10 @@ macro_rules! real_primitive {
     ($float:ty) => {
         impl Real for $float {
             #[inline(always)]
-            #[allow(clippy::cast_possible_truncation, reason = "rounding to this type is the meaning")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                reason = "rounding to this type is the meaning"
+            )]
             fn like(self, value: f64) -> Self {
                 value as $float
             }

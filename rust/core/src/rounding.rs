@@ -82,7 +82,7 @@ impl Stream {
 }
 
 /// The thresholds of one block.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Thresholds {
     slope: u32,
     origin: u32,

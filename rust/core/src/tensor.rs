@@ -246,7 +246,9 @@ impl Tensor {
         let mut copy = Vec::with_capacity(range.len());
         // SAFETY: the addresses are those of elements within the tensor, which the maker promised
         // may be read at any alignment.
-        self.for_each_address(range, |address| copy.push(unsafe { address.cast::<E>().read_unaligned() }));
+        self.for_each_address(range, |address| {
+            copy.push(unsafe { address.cast::<E>().read_unaligned() })
+        });
         f(&copy)
     }
 
@@ -266,7 +268,9 @@ impl Tensor {
         }
         let mut copy = Vec::with_capacity(range.len());
         // SAFETY: as in `read`.
-        self.for_each_address(range.clone(), |address| copy.push(unsafe { address.cast::<E>().read_unaligned() }));
+        self.for_each_address(range.clone(), |address| {
+            copy.push(unsafe { address.cast::<E>().read_unaligned() })
+        });
         let result = f(&mut copy);
         let mut copy = copy.into_iter();
         self.for_each_address(range, |address| {
@@ -294,7 +298,8 @@ impl Tensor {
             index[dim] = rest % len.max(1);
             rest /= len.max(1);
         }
-        let mut offset: isize = index.iter().zip(strides).map(|(&i, &stride)| i as isize * stride).sum();
+        let mut offset: isize =
+            index.iter().zip(strides).map(|(&i, &stride)| i as isize * stride).sum();
         for _ in range {
             f(self.data.wrapping_offset(offset * size));
             for dim in (0..index.len()).rev() {

@@ -35,10 +35,7 @@ mod _native {
         use optim8_core::{Level, pool};
         let info = pyo3::types::PyDict::new(py);
         info.set_item("version", env!("CARGO_PKG_VERSION"))?;
-        info.set_item(
-            "level",
-            Level::best().map_err(super::error::to_python)?.name(),
-        )?;
+        info.set_item("level", Level::best().map_err(super::error::to_python)?.name())?;
         let levels: Vec<_> = Level::available().into_iter().map(Level::name).collect();
         info.set_item("levels", levels)?;
         info.set_item("threads_backend", pool::Backend::current().name())?;

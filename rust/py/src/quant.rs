@@ -21,9 +21,7 @@ impl PyCodec {
     /// A codec of two tables of 256 values.
     #[staticmethod]
     fn custom(name: &str, signed: Vec<f32>, unsigned: Vec<f32>) -> PyResult<Self> {
-        Codec::custom(name, &signed, &unsigned)
-            .map(Self)
-            .map_err(to_python)
+        Codec::custom(name, &signed, &unsigned).map(Self).map_err(to_python)
     }
 
     /// The name.
@@ -49,12 +47,7 @@ pub(crate) fn scales_shape<'py>(
     shape: Vec<usize>,
     block_size: usize,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    PyTuple::new(
-        py,
-        Layout::new(&shape, block_size)
-            .map_err(to_python)?
-            .scales_shape(),
-    )
+    PyTuple::new(py, Layout::new(&shape, block_size).map_err(to_python)?.scales_shape())
 }
 
 /// Writes the codes and scales of `x`.
@@ -71,8 +64,7 @@ pub(crate) fn quantize(
     n_threads: usize,
 ) -> PyResult<()> {
     let call = call(x, codes, scales, codec, signed, block_size)?;
-    py.detach(|| optim8_core::quantize(&call, n_threads))
-        .map_err(to_python)
+    py.detach(|| optim8_core::quantize(&call, n_threads)).map_err(to_python)
 }
 
 /// Writes the values of codes and scales to `out`.
@@ -89,8 +81,7 @@ pub(crate) fn dequantize(
     n_threads: usize,
 ) -> PyResult<()> {
     let call = call(out, codes, scales, codec, signed, block_size)?;
-    py.detach(|| optim8_core::dequantize(&call, n_threads))
-        .map_err(to_python)
+    py.detach(|| optim8_core::dequantize(&call, n_threads)).map_err(to_python)
 }
 
 fn call(

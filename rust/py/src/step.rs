@@ -29,12 +29,8 @@ pub(crate) fn step(
     groups: &Bound<'_, PyList>,
     n_threads: usize,
 ) -> PyResult<usize> {
-    let groups = groups
-        .iter()
-        .map(|group| step_group(&group))
-        .collect::<PyResult<Vec<_>>>()?;
-    py.detach(|| optim8_core::step(&groups, n_threads))
-        .map_err(to_python)
+    let groups = groups.iter().map(|group| step_group(&group)).collect::<PyResult<Vec<_>>>()?;
+    py.detach(|| optim8_core::step(&groups, n_threads)).map_err(to_python)
 }
 
 /// (rule, hyperparameters, options, tensors)
@@ -58,10 +54,11 @@ fn step_group(group: &Bound<'_, PyAny>) -> PyResult<StepGroup> {
 }
 
 fn step_hyper(rule: &RuleEntry, hyper: &Bound<'_, PyDict>) -> PyResult<Vec<f64>> {
-    if let Some(unknown) = hyper.keys().iter().find(|key| {
-        key.extract::<&str>()
-            .map_or(true, |key| !rule.hyper.contains(&key))
-    }) {
+    if let Some(unknown) = hyper
+        .keys()
+        .iter()
+        .find(|key| key.extract::<&str>().map_or(true, |key| !rule.hyper.contains(&key)))
+    {
         return Err(PyValueError::new_err(format!(
             "rule '{}' takes no hyperparameter {}: expected {}",
             rule.name,
@@ -69,10 +66,7 @@ fn step_hyper(rule: &RuleEntry, hyper: &Bound<'_, PyDict>) -> PyResult<Vec<f64>>
             rule.hyper.join(", ")
         )));
     }
-    rule.hyper
-        .iter()
-        .map(|name| item(hyper, name)?.extract())
-        .collect()
+    rule.hyper.iter().map(|name| item(hyper, name)?.extract()).collect()
 }
 
 fn step_options(options: &Bound<'_, PyDict>) -> PyResult<Options> {
@@ -86,8 +80,7 @@ fn step_options(options: &Bound<'_, PyDict>) -> PyResult<Options> {
 }
 
 fn item<'py>(dict: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    dict.get_item(name)?
-        .ok_or_else(|| PyValueError::new_err(format!("missing '{name}'")))
+    dict.get_item(name)?.ok_or_else(|| PyValueError::new_err(format!("missing '{name}'")))
 }
 
 /// (index, parameter, gradient, step, states ...)

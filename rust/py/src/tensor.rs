@@ -63,9 +63,7 @@ pub(crate) fn describe(tensor: &Bound<'_, PyAny>, name: Name) -> PyResult<Tensor
         )));
     };
     let shape: Vec<usize> = tensor.getattr(intern!(py, "shape"))?.extract()?;
-    let contiguous = tensor
-        .call_method0(intern!(py, "is_contiguous"))?
-        .is_truthy()?;
+    let contiguous = tensor.call_method0(intern!(py, "is_contiguous"))?.is_truthy()?;
     let strides = if contiguous {
         None
     } else {

@@ -12,9 +12,11 @@ pub struct Codebook {
 impl Codebook {
     /// Checks and keeps a table.
     pub(crate) fn new(name: &str, values: &[f32]) -> Result<Self> {
-        let values: Box<[f32; 256]> = Box::new(values.try_into().map_err(|_| {
-            Error::CodebookLength { name: name.to_owned(), found: values.len() }
-        })?);
+        let values: Box<[f32; 256]> =
+            Box::new(values.try_into().map_err(|_| Error::CodebookLength {
+                name: name.to_owned(),
+                found: values.len(),
+            })?);
         let wrong = |index: usize| Error::CodebookValue {
             name: name.to_owned(),
             index,

@@ -93,7 +93,11 @@ static UNSIGNED_CELLS: Cells = cells(false);
 
 impl Grid for Dynamic {
     fn values(signed: bool) -> [f32; 256] {
-        if signed { tables::SIGNED.map(f32::from_bits) } else { tables::UNSIGNED.map(f32::from_bits) }
+        if signed {
+            tables::SIGNED.map(f32::from_bits)
+        } else {
+            tables::UNSIGNED.map(f32::from_bits)
+        }
     }
 
     #[inline(always)]

@@ -19,7 +19,7 @@
 
 use super::{Codebook, EncodeBlock, Format};
 use crate::real::Real;
-use crate::rounding::{FRACTION_BITS, Rounding, ThresholdLanes};
+use crate::rounding::{FRACTION_BITS, Rounding, ThresholdLanes, Thresholds};
 use crate::simd::{GROUP, Kernel, Level, Simd, Source};
 use core::marker::PhantomData;
 
@@ -102,8 +102,8 @@ impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel for Encode<'_, G, 
             simd,
             inverse: simd.splat(inverse_scale),
             thresholds: match rounding {
-                Rounding::Stochastic(thresholds) => Some(thresholds.lanes(simd)),
-                Rounding::Nearest => None,
+                Rounding::Stochastic(thresholds) => thresholds.lanes(simd),
+                Rounding::Nearest => Thresholds::default().lanes(simd), // not used
             },
             group: 0,
             values: &values[0],
@@ -127,7 +127,7 @@ impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel for Encode<'_, G, 
 struct Levels<'a, S: Simd, G, const SIGNED: bool, const NEAREST: bool> {
     simd: S,
     inverse: S::F32,
-    thresholds: Option<ThresholdLanes<S>>,
+    thresholds: ThresholdLanes<S>,
     group: usize,
     values: &'a [f32; GROUP],
     grid: PhantomData<G>,
@@ -140,28 +140,29 @@ where
 {
     #[inline(always)]
     fn vector(&mut self, at: usize) -> S::I32 {
-    let simd = self.simd;
-    let value = simd.load(self.values, at);
-    let normalized = value * self.inverse;
-    let magnitude = if SIGNED { simd.abs(normalized) } else { normalized };
-    let smallest = simd.splat(G::smallest(SIGNED));
-    let position = G::position::<S, SIGNED, NEAREST>(simd, magnitude.max(smallest));
-    let level = if let Some(thresholds) = &mut self.thresholds {
-        let threshold = thresholds.next(self.group, at);
-        let level = simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold));
-        if SIGNED {
-            // The fraction of level 1 that a smaller magnitude has come must reach one, together
-            // with the threshold, which is here put into the fraction bits of a float in [1, 2).
-            let one = simd.splat_i32(0x3f80_0000);
-            let missing = simd.splat(1.0) - (simd.from_bits(simd.xor_i32(threshold, one)) - simd.splat(1.0));
-            simd.keep_where_greater(level, magnitude, missing * smallest)
+        let simd = self.simd;
+        let value = simd.load(self.values, at);
+        let normalized = value * self.inverse;
+        let magnitude = if SIGNED { simd.abs(normalized) } else { normalized };
+        let smallest = simd.splat(G::smallest(SIGNED));
+        let position = G::position::<S, SIGNED, NEAREST>(simd, magnitude.max(smallest));
+        let level = if NEAREST {
+            let level = simd.shift_right::<FRACTION_BITS>(position);
+            let half = simd.splat(0.5 * G::smallest(SIGNED));
+            simd.keep_where_greater(level, magnitude, half)
         } else {
-            simd.keep_where_greater(level, value, simd.splat(0.0))
-        }
-    } else {
-        let level = simd.shift_right::<FRACTION_BITS>(position);
-        simd.keep_where_greater(level, magnitude, simd.splat(0.5 * G::smallest(SIGNED)))
-    };
-    if SIGNED { simd.negate_by_sign(level, normalized) } else { level }
+            let threshold = self.thresholds.next(self.group, at);
+            let level = simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold));
+            if SIGNED {
+                // The fraction of level 1 that a smaller magnitude has come must reach one, together
+                // with the threshold, which is here put into the fraction bits of a float in [1, 2).
+                let one = simd.splat_i32(0x3f80_0000);
+                let missing = simd.splat(2.0) - simd.from_bits(simd.xor_i32(threshold, one));
+                simd.keep_where_greater(level, magnitude, missing * smallest)
+            } else {
+                simd.keep_where_greater(level, value, simd.splat(0.0))
+            }
+        };
+        if SIGNED { simd.negate_by_sign(level, normalized) } else { level }
     }
 }

@@ -73,7 +73,10 @@ impl Codec {
     /// [`Error::CodecName`] for a name that is not in [`Codec::names`].
     pub fn builtin(name: &str) -> Result<Self> {
         static CODECS: LazyLock<Vec<Codec>> = LazyLock::new(|| {
-            BUILTIN.iter().map(|(name, new)| Codec { name: (*name).into(), format: new() }).collect()
+            BUILTIN
+                .iter()
+                .map(|(name, new)| Codec { name: (*name).into(), format: new() })
+                .collect()
         });
         CODECS.iter().find(|codec| &*codec.name == name).cloned().ok_or_else(|| Error::CodecName {
             found: name.to_owned(),

@@ -143,7 +143,9 @@ impl<'a> Work<'a> {
 
     /// Passes on the panic of a task, if there was one.
     fn finish(self) {
-        if let Some(payload) = self.panic.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+        if let Some(payload) =
+            self.panic.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+        {
             resume_unwind(payload);
         }
     }

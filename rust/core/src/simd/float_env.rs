@@ -31,14 +31,18 @@ mod imp {
     pub(super) fn get() -> Control {
         let mut control: Control = 0;
         // SAFETY: stores the register into a local of its size, and changes nothing else.
-        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut control, options(nostack, preserves_flags)) };
+        unsafe {
+            asm!("stmxcsr [{}]", in(reg) &raw mut control, options(nostack, preserves_flags))
+        };
         control
     }
 
     pub(super) fn set(control: Control) {
         // SAFETY: loads either the architecture's default or a value that `get` read, both valid;
         // between the two, the register holds the environment that compiled code assumes.
-        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const control, options(nostack, preserves_flags)) };
+        unsafe {
+            asm!("ldmxcsr [{}]", in(reg) &raw const control, options(nostack, preserves_flags))
+        };
     }
 }
 
