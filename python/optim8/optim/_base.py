@@ -1,0 +1,421 @@
+"""What all optimizers share: groups, options, states, checkpoints and the one native call.
+
+An optimizer is torch's `Optimizer` in every respect that a training loop can see. It differs in how
+a step is made: the tensors of all groups go to Rust in one call, which makes one pass over them. So
+a subclass holds no arithmetic. It has a constructor with torch's signature, `_check`, which raises
+torch's errors, and `_rule`, which names the native rule of a group and its hyperparameters.
+
+Rust keeps nothing between steps, and counts `step` itself as it begins to write: whatever
+interrupts a step, either all of its parameters and states have moved or none.
+
+Python's share of a step is a loop over the parameters, which matters when there are thousands of
+small ones: what does not depend on the parameter is worked out once a group, and what does not
+change from step to step is kept until it does.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from operator import itemgetter
+from typing import Any, TypeAlias, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+from typing_extensions import TypedDict
+
+from optim8 import _native
+from optim8 import state as states
+from optim8.quant import check_block_size, codec_named
+
+FORMAT_VERSION = 1
+"""Of the states in checkpoints, as `optim8.state` describes them."""
+
+Group: TypeAlias = dict[str, Any]
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments that every optimizer takes beyond torch's; all may stand in a group.
+
+    Attributes
+    ----------
+    state_bits
+        8 (default), or 32 to keep states in full (float32; float64 for float64 parameters).
+    block_size
+        Elements that share one scale: a power of two from 32 to 4096. Default 256.
+    codec
+        "dynamic" (default), "root", "linear" or a name given to `optim8.register_codebook`.
+    state_rounding
+        "stochastic" (default): slow averages (second moments, and first moments with a beta of 0.99
+        or more) round to either neighbour with probabilities that keep their expected value, and
+        reproducibly. "nearest": all states round to nearest.
+    min_quantized_numel
+        Tensors with fewer elements keep full states. Default 4096.
+    nonfinite
+        "propagate" (default): a NaN or infinity in a gradient spoils its own block, as it would
+        the element in torch. "skip": such blocks are left as they were, and counted.
+    seed
+        Of the stochastic rounding, from 0 to 2**64 - 1. Default 0.
+    """
+
+    state_bits: int
+    block_size: int
+    codec: str
+    state_rounding: str
+    min_quantized_numel: int
+    nonfinite: str
+    seed: int
+
+
+_OPTION_DEFAULTS: Options = {
+    "state_bits": 8,
+    "block_size": 256,
+    "codec": "dynamic",
+    "state_rounding": "stochastic",
+    "min_quantized_numel": 4096,
+    "nonfinite": "propagate",
+    "seed": 0,
+}
+_OPTION_KEYS = (*_OPTION_DEFAULTS, "format_version")
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "state_bits": (8, 32),
+    "state_rounding": ("stochastic", "nearest"),
+    "nonfinite": ("propagate", "skip"),
+    "format_version": (FORMAT_VERSION,),
+}
+_IMPLEMENTATION_KEYS = ("foreach", "fused", "capturable", "differentiable")
+"""torch's switches between implementations of a step, which older state dicts may lack."""
+
+_checked_values = itemgetter(*_OPTION_KEYS, *_IMPLEMENTATION_KEYS)
+
+
+class Optim8Optimizer(Optimizer):
+    """Base class of the optimizers.
+
+    Attributes
+    ----------
+    skipped_blocks
+        How many blocks `nonfinite="skip"` has left as they were, since the optimizer was made.
+    """
+
+    skipped_blocks: int
+
+    def __init__(self, params: ParamsT, defaults: Group, options: Options) -> None:
+        if unknown := options.keys() - _OPTION_DEFAULTS.keys():
+            raise TypeError(
+                f"{type(self).__name__}.__init__() got an unexpected keyword argument "
+                f"{min(unknown)!r}"
+            )
+        defaults = {**defaults, **_OPTION_DEFAULTS, **options, "format_version": FORMAT_VERSION}
+        self._check_group(defaults)
+        self.skipped_blocks = 0
+        self._native_options: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        super().__init__(params, defaults)
+
+    @staticmethod
+    def _check(group: Group) -> None:
+        """Raise torch's errors for hyperparameters that are out of range."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _rule(group: Group) -> tuple[str, dict[str, float]]:
+        """Return the name of the group's native rule, and its hyperparameters."""
+        raise NotImplementedError
+
+    def _check_group(self, group: Group) -> None:
+        self._check(group)
+        _check_implementation(type(self).__name__, group)
+        _check_options(group)
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group of parameters; see `torch.optim.Optimizer.add_param_group`.
+
+        Raises
+        ------
+        ValueError, TypeError, RuntimeError
+            If torch would, or if an option or hyperparameter of the group is out of range.
+        """
+        if isinstance(param_group, dict):
+            self._check_group({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update all parameters that have a gradient.
+
+        Parameters
+        ----------
+        closure
+            Evaluates the model again, with gradients enabled, and returns the loss.
+
+        Returns
+        -------
+        float or None
+            What `closure` returned.
+
+        Raises
+        ------
+        RuntimeError
+            If a tensor is sparse or not on the CPU, or parameters share memory.
+        TypeError
+            If a parameter or gradient is complex or no float.
+        ValueError
+            If a gradient or state does not fit its parameter. All of them name the parameter by
+            its index in the optimizer, and nothing has changed when one is raised.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+
+        state_of = self.state
+        created: list[Tensor] = []
+        moved: list[Tensor] = []
+        groups = []
+        index = -1
+        try:
+            for number, group in enumerate(self.param_groups):
+                rule, hyper = self._rule(group)
+                tensors_of = states.rule_states(rule).tensors
+                tensors = []
+                for param in group["params"]:
+                    index += 1
+                    grad = param.grad
+                    if grad is None:
+                        continue
+                    state = state_of.get(param)
+                    if not state:
+                        created.append(param)
+                        state = state_of[param] = states.create(rule, param, group)
+                    moved.append(param)
+                    tensors.append((index, param, grad, *tensors_of(state)))
+                groups.append((rule, hyper, self._options_of(number, group), tensors))
+            self.skipped_blocks += _native.step(groups, torch.get_num_threads())
+        except BaseException:
+            # An interrupt may also come after the native call, when the new states are in use.
+            for param in created:
+                if not state_of[param] or state_of[param]["step"] == 0:
+                    del state_of[param]
+            raise
+        # Autograd has to know that tensors which it may have saved have changed.
+        torch.autograd.graph.increment_version(moved)
+        return loss
+
+    def _options_of(self, number: int, group: Group) -> dict[str, Any]:
+        """Return the options of group `number` as Rust takes them; checked again if changed."""
+        values = _checked_values(group)
+        known = self._native_options.get(number)
+        if known is not None and known[0] == values:
+            return known[1]
+        self._check_group(group)
+        options = {
+            "codec": codec_named(group["codec"]),
+            "block_size": group["block_size"],
+            "stochastic": group["state_rounding"] == "stochastic",
+            "skip_nonfinite": group["nonfinite"] == "skip",
+            "seed": group["seed"],
+        }
+        if known is not None and known[1]["codec"] is not options["codec"]:
+            raise ValueError(
+                f"codec of parameter group {number} was {known[1]['codec'].name!r} when its states "
+                f"were made, found {group['codec']!r}"
+            )
+        self._native_options[number] = values, options
+        return options
+
+    def state_nbytes(self) -> int:
+        """Return the bytes of all states, scales and step counters included.
+
+        Examples
+        --------
+        >>> import optim8, torch
+        >>> p = torch.zeros(8192, requires_grad=True)
+        >>> p.grad = torch.ones(8192)
+        >>> optimizer = optim8.AdamW([p])
+        >>> optimizer.step()
+        >>> optimizer.state_nbytes() / p.numel()
+        2.03173828125
+        """
+        return sum(tensor.nbytes for state in self.state.values() for tensor in state.values())
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load a state dict: one of this class, or of torch's 32-bit optimizer of the same name.
+
+        As with torch, the options and hyperparameters of the saved groups replace those of this
+        optimizer. A state dict of torch has none of our options: those of this optimizer stay, and
+        its states are quantized as they say. Tensors are copied, never cast (torch's own method
+        casts every state to the parameter's dtype), and hooks run as in torch.
+
+        Parameters
+        ----------
+        state_dict
+            What `state_dict()` returned.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If anything does not fit; names the parameter, says what was found and expected. Nothing
+            has changed then.
+        """
+        state_dict = dict(state_dict)
+        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = pre_hook(self, state_dict) or state_dict
+        for key, kind in (("param_groups", list), ("state", Mapping)):
+            if key not in state_dict:
+                raise ValueError(f"loaded state dict has no {key!r}, found {list(state_dict)}")
+            if not isinstance(state_dict[key], kind):
+                found = type(state_dict[key]).__name__
+                raise TypeError(f"loaded state dict: {key} is {found}, expected {kind.__name__}")
+        groups = self._fit_groups(state_dict["param_groups"])
+        state = self._fit_states(state_dict["state"], state_dict["param_groups"], groups)
+        self.__setstate__({"state": state, "param_groups": groups})
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            post_hook(self)
+
+    def _fit_groups(self, saved_groups: list[Group]) -> list[Group]:
+        """Return the groups of a state dict with this optimizer's parameters; or raise."""
+        if len(saved_groups) != len(self.param_groups):
+            raise ValueError(
+                "loaded state dict has a different number of parameter groups: "
+                f"found {len(saved_groups)}, expected {len(self.param_groups)}"
+            )
+        groups = []
+        for number, (group, saved) in enumerate(zip(self.param_groups, saved_groups, strict=True)):
+            if not isinstance(saved, dict) or not isinstance(saved.get("params"), list):
+                raise TypeError(f"parameter group {number} is no dict with a list of 'params'")
+            if len(saved["params"]) != len(group["params"]):
+                raise ValueError(
+                    "loaded state dict contains a parameter group that doesn't match the size of "
+                    f"optimizer's group {number}: found {len(saved['params'])} parameters, "
+                    f"expected {len(group['params'])}"
+                )
+            optional = {*_IMPLEMENTATION_KEYS, *self._optional_keys}
+            if "format_version" not in saved:
+                optional.update(_OPTION_KEYS)
+            if missing := self.defaults.keys() - saved.keys() - optional:
+                raise ValueError(
+                    f"parameter group {number} has no {', '.join(sorted(missing))}: it is of "
+                    f"another optimizer than {type(self).__name__}"
+                )
+            kept = {*optional & self.defaults.keys(), "param_names"} & group.keys()
+            fitted = {key: group[key] for key in kept}
+            fitted.update((k, deepcopy(v)) for k, v in saved.items() if k != "params")
+            fitted["params"] = group["params"]
+            try:
+                self._check_group(fitted)
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise ValueError(f"parameter group {number}: {error}") from error
+            groups.append(fitted)
+        return groups
+
+    def _fit_states(
+        self, saved: Mapping[Any, Any], saved_groups: list[Group], groups: list[Group]
+    ) -> dict[Tensor, states.State]:
+        """Return the states of a state dict by parameter; or raise."""
+        fitted: dict[Tensor, states.State] = {}
+        ids = [key for group in saved_groups for key in group["params"]]
+        if unknown := [key for key in saved if key not in ids]:
+            raise ValueError(
+                f"loaded state dict has states of parameter {unknown[0]!r}, which is in none of "
+                f"its groups (expected 0 to {len(ids) - 1})"
+            )
+        for key, (index, param, group, name) in zip(ids, _parameters(groups), strict=True):
+            if saved.get(key):
+                label = f"parameter {index}" + (f" ({name})" if name else "")
+                fitted[param] = states.fit(self._rule(group)[0], param, group, saved[key], label)
+        return fitted
+
+    _optional_keys: tuple[str, ...] = ()
+    """Hyperparameters that state dicts of older versions of torch lack."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "skipped_blocks": self.skipped_blocks}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._native_options = {}
+
+
+def dequantize_state(optimizer: Optim8Optimizer, param: Tensor) -> states.State:
+    """Return the states of a parameter as torch's 32-bit optimizer would have them.
+
+    Parameters
+    ----------
+    optimizer
+        One of this package's.
+    param
+        One of its parameters.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Every state but `step` under torch's name, a new float32 tensor (float64 for a float64
+        parameter) of the parameter's shape. Empty if the parameter has not been stepped yet.
+
+    Raises
+    ------
+    ValueError
+        If the parameter is not one of the optimizer's.
+
+    Examples
+    --------
+    >>> import optim8, torch
+    >>> p = torch.zeros(4096, requires_grad=True)
+    >>> p.grad = torch.ones(4096)
+    >>> optimizer = optim8.AdamW([p])
+    >>> optimizer.step()
+    >>> optim8.dequantize_state(optimizer, p)["exp_avg"][:2]
+    tensor([0.1000, 0.1000])
+    """
+    for _, other, group, _ in _parameters(optimizer.param_groups):
+        if other is param:
+            state = optimizer.state.get(param)
+            rule = optimizer._rule(group)[0]
+            return states.dequantize(rule, param, group, state) if state else {}
+    raise ValueError(f"the parameter of shape {tuple(param.shape)} is not in the optimizer")
+
+
+def _parameters(groups: list[Group]) -> Iterator[tuple[int, Tensor, Group, str | None]]:
+    """Yield index, parameter, group and name (if any) of every parameter."""
+    index = 0
+    for group in groups:
+        names = group.get("param_names") or [None] * len(group["params"])
+        for param, name in zip(group["params"], names, strict=True):
+            yield index, param, group, name
+            index += 1
+
+
+def _check_implementation(optimizer: str, group: Group) -> None:
+    """Every value of `foreach` and `fused` is served by the one native pass."""
+    if group["fused"] and group["differentiable"]:
+        raise RuntimeError("`fused` does not support `differentiable`")
+    if group["fused"] and group["foreach"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+    if group["capturable"]:
+        raise RuntimeError(
+            f"{optimizer} does not support capturable=True: it runs on the CPU, where there are no "
+            "graphs to capture"
+        )
+    if group["differentiable"]:
+        raise RuntimeError(
+            f"{optimizer} does not support differentiable=True: autograd does not record its step"
+        )
+
+
+def _check_options(group: Group) -> None:
+    for key, choices in _CHOICES.items():
+        if group[key] not in choices:
+            expected = " or ".join(map(repr, choices))
+            raise ValueError(f"Invalid {key}: {group[key]!r} (expected {expected})")
+    for key, limit in (("min_quantized_numel", 2**63), ("seed", 2**64)):
+        if not isinstance(group[key], int):
+            raise TypeError(f"{key} must be an int, found {group[key]!r}")
+        if not 0 <= group[key] < limit:
+            raise ValueError(f"Invalid {key}: {group[key]} (expected 0 to {limit - 1})")
+    check_block_size(group["block_size"])
+    codec_named(group["codec"])

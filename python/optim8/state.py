@@ -1,0 +1,174 @@
+"""The states of one parameter: their names, how they are made, loaded and seen.
+
+An optimizer's state of a parameter is a dict of plain tensors under flat names: `step`, a 0-dim
+float32, and for each state of torch's name NAME
+
+- in full: `NAME`, of the parameter's shape, float32 (float64 for float64 parameters), or
+- quantized: `NAME_codes`, uint8 of the parameter's shape, and `NAME_scales`, one float32 a block.
+
+All states of a parameter are kept in one of the two forms, contiguous in row-major order whatever
+the strides of the parameter. The form follows from the options of its group (`is_quantized`);
+nothing else about it is stored, so a checkpoint is tensors and numbers only.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optim8 import _native
+from optim8.quant import QuantizedTensor, codec_named, dequantize_into, quantize_tensor
+
+State = dict[str, Tensor]
+Group = Mapping[str, Any]
+Expected = dict[str, tuple[torch.dtype, tuple[int, ...]]]
+
+_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+class RuleStates:
+    """The states of a rule: names, signs, and how to get their tensors out of a state dict."""
+
+    def __init__(self, rule: str) -> None:
+        entry = _native.RULES[rule]
+        self.signed = dict(zip(entry["states"], entry["signed"], strict=True))
+        names = tuple(self.signed)
+        pairs = [part for name in names for part in (f"{name}_codes", f"{name}_scales")]
+        self._mark = pairs[0]
+        self._full = itemgetter("step", *names)
+        self._quantized = itemgetter("step", *pairs)
+
+    def tensors(self, state: State) -> tuple[Tensor, ...]:
+        """Return `step` and the state tensors in the order in which the rule takes them."""
+        tensors: tuple[Tensor, ...] = (self._quantized if self._mark in state else self._full)(
+            state
+        )
+        return tensors
+
+
+rule_states = cache(RuleStates)
+
+
+def is_quantized(param: Tensor, group: Group) -> bool:
+    """Whether the options of the group say that this parameter's states are bytes."""
+    return bool(group["state_bits"] == 8 and param.numel() >= group["min_quantized_numel"])
+
+
+def create(rule: str, param: Tensor, group: Group) -> State:
+    """Make the states of a parameter at step 0: all of them zero."""
+    state = {"step": torch.zeros((), dtype=torch.float32)}
+    for name, signed in rule_states(rule).signed.items():
+        for key, (dtype, shape) in _expected(name, param, group).items():
+            state[key] = torch.zeros(shape, dtype=dtype)
+            if dtype == torch.uint8:
+                state[key].fill_(_zero_code(codec_named(group["codec"]), signed))
+    return state
+
+
+def fit(rule: str, param: Tensor, group: Group, saved: Mapping[str, Any], param_name: str) -> State:
+    """Make the states of a parameter from those of a state dict, in new tensors.
+
+    Full states, torch's or our own, of any floating dtype, are brought into the form that the
+    group's options say. Bytes are taken as they are, and must be of that form already.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `saved` does not fit; says what was found and expected.
+    """
+    signs = rule_states(rule).signed
+    if not isinstance(saved, Mapping):
+        raise TypeError(f"{param_name}: state is {type(saved).__name__}, expected dict")
+    full = {name: (_full_dtype(param), tuple(param.shape)) for name in signs}
+    is_full = set(saved) == {"step", *full}
+    expected = full
+    if not is_full:
+        expected = {k: v for name in signs for k, v in _expected(name, param, group).items()}
+    if set(saved) != {"step", *expected}:
+        found, wanted = ", ".join(map(str, saved)), ", ".join(["step", *expected])
+        raise ValueError(f"{param_name}: found states {found}; expected {wanted}")
+    for key, (dtype, shape) in expected.items():
+        _check(f"{key} of {param_name}", saved[key], _FLOATS if is_full else (dtype,), shape)
+
+    state = {"step": _step(saved["step"], param_name)}
+    for name, signed in signs.items():
+        for key, (dtype, _) in _expected(name, param, group).items():
+            if key in saved:
+                state[key] = saved[key].detach().to("cpu", dtype, copy=True).contiguous()
+        if is_full and is_quantized(param, group):
+            values = saved[name].detach().to("cpu", _full_dtype(param))
+            codes, scales = _quantize_state(values, signed, group)
+            state[f"{name}_codes"], state[f"{name}_scales"] = codes, scales
+    return state
+
+
+def dequantize(rule: str, param: Tensor, group: Group, state: State) -> State:
+    """Return every state but `step` in full, in new tensors."""
+    values = {}
+    for name, signed in rule_states(rule).signed.items():
+        if name in state:
+            values[name] = state[name].clone()
+            continue
+        codes, scales = state[f"{name}_codes"], state[f"{name}_scales"]
+        values[name] = torch.empty(param.shape, dtype=_full_dtype(param))
+        how = QuantizedTensor(
+            codes, scales, group["codec"], signed, group["block_size"], (), param.dtype
+        )
+        dequantize_into(codes, scales, values[name], how)
+    return values
+
+
+def _full_dtype(param: Tensor) -> torch.dtype:
+    return torch.float64 if param.dtype == torch.float64 else torch.float32
+
+
+def _expected(name: str, param: Tensor, group: Group) -> Expected:
+    shape = tuple(param.shape)
+    if not is_quantized(param, group):
+        return {name: (_full_dtype(param), shape)}
+    return {
+        f"{name}_codes": (torch.uint8, shape),
+        f"{name}_scales": (torch.float32, _native.scales_shape(shape, group["block_size"])),
+    }
+
+
+@cache
+def _zero_code(codec: _native.Codec, signed: bool) -> int:
+    return codec.codebook(signed).index(0.0)
+
+
+def _quantize_state(values: Tensor, signed: bool, group: Group) -> tuple[Tensor, Tensor]:
+    codec = codec_named(group["codec"])
+    codes, scales = quantize_tensor(values, codec, signed, group["block_size"])
+    if not signed:
+        # A second moment is never zero unless it is zero: the update divides by its root.
+        zero = _zero_code(codec, signed)
+        codes.masked_fill_((codes == zero) & (values > 0), zero + 1)
+    return codes, scales
+
+
+def _check(
+    name: str, value: object, dtypes: tuple[torch.dtype, ...], shape: tuple[int, ...]
+) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is {type(value).__name__}, expected Tensor")
+    if value.layout != torch.strided or value.device.type == "meta":
+        raise TypeError(f"{name} is {value.layout} on {value.device}, expected a dense tensor")
+    if value.dtype not in dtypes:
+        expected = " or ".join(map(str, dtypes))
+        raise TypeError(f"{name} has dtype {value.dtype}, expected {expected}")
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {shape}")
+
+
+def _step(value: object, param_name: str) -> Tensor:
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        value = value.item()
+    if not isinstance(value, int | float):
+        raise TypeError(f"step of {param_name} is {value!r}, expected a number")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"step of {param_name} is {value!r}, expected a number from 0 on")
+    return torch.tensor(float(value), dtype=torch.float32)
