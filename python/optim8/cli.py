@@ -1,0 +1,73 @@
+"""The command `optim8`.
+
+Each subcommand is a function that adds its parser to the command's, with a default `run`: a
+function of the parsed options. To add one, write that function and name it in `COMMANDS`. What a
+subcommand needs is imported when it runs, so that help is printed at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import TypeAlias
+
+from optim8.demo import command as demo
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do as the command line says.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Those of the process, unless given.
+    """
+    options = _parser().parse_args(arguments)
+    options.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="optim8", description="8-bit optimizer states for PyTorch, computed by Rust."
+    )
+    parser.add_argument("--version", action="version", version=f"optim8 {version('optim8')}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+    for add in COMMANDS:
+        add(commands)
+    return parser
+
+
+def _add_info(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="show versions, the instruction set in use, and threads",
+        description="Show versions, the instruction set in use, and threads: what a report of a "
+        "problem should include.",
+    )
+    parser.set_defaults(run=_info)
+
+
+def _info(_options: argparse.Namespace) -> None:
+    import torch  # before the native module, which looks for the threads that torch brings
+
+    from optim8 import _native
+
+    native = _native.info()
+    n_threads = torch.get_num_threads()
+    for name, value in {
+        "optim8": native["version"],
+        "torch": torch.__version__,
+        "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "instruction set": f"{native['level']} (this machine has {', '.join(native['levels'])})",
+        "threads": f"{min(n_threads, native['max_threads'])} "
+        f"(torch uses {n_threads}, this process may use {native['max_threads']})",
+        "thread backend": native["threads_backend"],
+    }.items():
+        print(f"{name:<16}{value}")
+
+
+COMMANDS: tuple[Callable[[Commands], None], ...] = (_add_info, demo.add_parser)
