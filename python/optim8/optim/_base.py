@@ -86,7 +86,14 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 _IMPLEMENTATION_KEYS = ("foreach", "fused", "capturable", "differentiable")
 """torch's switches between implementations of a step, which older state dicts may lack."""
 
-_checked_values = itemgetter(*_OPTION_KEYS, *_IMPLEMENTATION_KEYS)
+_FORM_KEYS = ("state_bits", "min_quantized_numel", "block_size", "codec")
+"""Options that say how states are stored; they cannot change while there are any."""
+
+_checked_values = itemgetter(
+    *_FORM_KEYS,
+    *(key for key in _OPTION_KEYS if key not in _FORM_KEYS),
+    *_IMPLEMENTATION_KEYS,
+)
 
 
 class Optim8Optimizer(Optimizer):
@@ -180,6 +187,7 @@ class Optim8Optimizer(Optimizer):
         index = -1
         try:
             for number, group in enumerate(self.param_groups):
+                options = self._options_of(number, group)
                 rule, hyper = self._rule(group)
                 tensors_of = states.rule_states(rule).tensors
                 tensors = []
@@ -194,7 +202,7 @@ class Optim8Optimizer(Optimizer):
                         state = state_of[param] = states.create(rule, param, group)
                     moved.append(param)
                     tensors.append((index, param, grad, *tensors_of(state)))
-                groups.append((rule, hyper, self._options_of(number, group), tensors))
+                groups.append((rule, hyper, options, tensors))
             self.skipped_blocks += _native.step(groups, torch.get_num_threads())
         except BaseException:
             # An interrupt may also come after the native call, when the new states are in use.
@@ -213,6 +221,13 @@ class Optim8Optimizer(Optimizer):
         if known is not None and known[0] == values:
             return known[1]
         self._check_group(group)
+        if known is not None and any(param in self.state for param in group["params"]):
+            for key, made, found in zip(_FORM_KEYS, known[0], values, strict=False):
+                if made != found:
+                    raise ValueError(
+                        f"{key} of parameter group {number} was {made!r} when its states were "
+                        f"made, found {found!r}"
+                    )
         options = {
             "codec": codec_named(group["codec"]),
             "block_size": group["block_size"],
@@ -220,11 +235,6 @@ class Optim8Optimizer(Optimizer):
             "skip_nonfinite": group["nonfinite"] == "skip",
             "seed": group["seed"],
         }
-        if known is not None and known[1]["codec"] is not options["codec"]:
-            raise ValueError(
-                f"codec of parameter group {number} was {known[1]['codec'].name!r} when its states "
-                f"were made, found {group['codec']!r}"
-            )
         self._native_options[number] = values, options
         return options
 
@@ -319,7 +329,8 @@ class Optim8Optimizer(Optimizer):
         """Return the states of a state dict by parameter; or raise."""
         fitted: dict[Tensor, states.State] = {}
         ids = [key for group in saved_groups for key in group["params"]]
-        if unknown := [key for key in saved if key not in ids]:
+        known = set(ids)
+        if unknown := [key for key in saved if key not in known]:
             raise ValueError(
                 f"loaded state dict has states of parameter {unknown[0]!r}, which is in none of "
                 f"its groups (expected 0 to {len(ids) - 1})"

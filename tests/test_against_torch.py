@@ -1,0 +1,184 @@
+"""Full states: torch's own results, inputs and errors (`optim_db` is torch's table of them)."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+
+import optim8
+from specs import CLASSES, stepped, tensor
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from torch.testing._internal import common_optimizers
+
+DB = {info.optim_cls: info for info in common_optimizers.optim_db}
+CLASS = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
+
+
+def info_of(cls):
+    return DB[CLASSES[cls].torch_cls]
+
+
+def inputs(cls, dtype):
+    # Of the parameters' dtype: with a float32 lr, torch computes part of a float64 step in float32.
+    lr, beta1, beta2 = torch.tensor([0.01, 0.8, 0.95], dtype=dtype)
+    extra = [
+        {"betas": (0.5, 0.7), "eps": 1e-3},
+        {"lr": lr},
+        {"lr": lr, "betas": (beta1, beta2.reshape(1))},
+        {"weight_decay": 0.1, "amsgrad": True, "maximize": True},
+        {"foreach": False},
+        {"foreach": True},
+        {"fused": True},
+    ]
+    table = info_of(cls).optim_inputs_func(device="cpu", dtype=dtype)
+    return [given.kwargs for given in table] + extra
+
+
+def assert_near(ours, theirs, tolerance, what):
+    """Equal to `tolerance` of the largest element: averages of both signs cancel."""
+    size = theirs.abs().max().item() if theirs.numel() else 0.0
+    torch.testing.assert_close(
+        ours, theirs, rtol=tolerance, atol=tolerance * size, msg=lambda m: f"{what}: {m}"
+    )
+
+
+@CLASS
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("options", [{"state_bits": 32}, {}], ids=["bits32", "small"])
+def test_full_states_give_torchs_results(cls, dtype, options):
+    shapes = [(), (0,), (7,), (50, 3), (2, 3, 4, 5)]
+    if options:
+        shapes.append((70, 90))
+    for kwargs in inputs(cls, dtype):
+        ours = [tensor(shape, dtype, i).requires_grad_() for i, shape in enumerate(shapes)]
+        theirs = copy.deepcopy(ours)
+        optimizer = cls(ours, **copy.deepcopy(kwargs), **options)
+        expected = CLASSES[cls].torch_cls(theirs, **copy.deepcopy(kwargs))
+        for n in range(8):
+            for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+                a.grad = tensor(a.shape, dtype, 100 * n + i)
+                b.grad = a.grad.clone()
+            optimizer.step()
+            expected.step()
+        for a, b in zip(ours, theirs, strict=True):
+            assert_near(a.detach(), b.detach(), TOLERANCE[dtype], kwargs)
+            assert list(optimizer.state[a]) == list(expected.state[b])
+            for name, value in expected.state[b].items():
+                assert optimizer.state[a][name].dtype == value.dtype
+                assert_near(optimizer.state[a][name], value, TOLERANCE[dtype], (name, kwargs))
+
+
+def error_inputs():
+    for cls in CLASSES:
+        for given in info_of(cls).optim_error_inputs_func(device="cpu", dtype=torch.float32):
+            yield pytest.param(cls, given, id=f"{cls.__name__}-{given.optimizer_error_input.desc}")
+
+
+@pytest.mark.parametrize(("cls", "given"), list(error_inputs()))
+def test_same_errors_as_torch(cls, given):
+    arguments = given.optimizer_error_input
+    params = arguments.params if arguments.params is not None else [torch.ones(2)]
+    torch_cls = CLASSES[cls].torch_cls
+    for constructor in (torch_cls, cls):
+        if issubclass(given.error_type, Warning):
+            with pytest.warns(given.error_type, match=given.error_regex):
+                constructor(copy.copy(params), **arguments.kwargs)
+        else:
+            with pytest.raises(given.error_type, match=given.error_regex):
+                constructor(copy.copy(params), **arguments.kwargs)
+
+
+@CLASS
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"lr": -1.0},
+        {"eps": -1.0},
+        {"betas": (0.9, 1.5)},
+        {"foreach": True, "fused": True},
+        {"fused": True, "differentiable": True},
+        {"betas": (torch.tensor([0.9, 0.9]), torch.tensor(0.9))},
+        {"betas": (torch.tensor(0.9), torch.tensor([0.9, 0.9]))},
+        {"betas": (0, 0.9)},
+        {"nonsense": 1},
+        {"params": []},
+        {"params": [1]},
+        {"params": [torch.ones(2, requires_grad=True) * 2]},
+    ],
+    ids=str,
+)
+def test_same_exception_as_torch(cls, kwargs):
+    kwargs = {"params": [torch.ones(2)], **kwargs}
+    with pytest.raises((ValueError, TypeError, RuntimeError)) as expected:
+        CLASSES[cls].torch_cls(**kwargs)
+    with pytest.raises(expected.type) as ours:
+        cls(**kwargs)
+    assert str(ours.value) == str(expected.value)
+
+
+@CLASS
+def test_bad_hyperparameter_of_a_group_is_refused(cls):
+    optimizer = cls([torch.ones(2)])
+    with pytest.raises(ValueError, match="Invalid learning rate: -1"):
+        optimizer.add_param_group({"params": [torch.ones(2)], "lr": -1})
+    assert len(optimizer.param_groups) == 1
+
+
+@CLASS
+@pytest.mark.parametrize("name", ["capturable", "differentiable"])
+def test_what_cannot_be_served_is_refused(cls, name):
+    with pytest.raises(RuntimeError, match=f"{cls.__name__} does not support {name}=True"):
+        cls([torch.ones(2)], **{name: True})
+    optimizer, _ = stepped(cls, [(3,)])
+    optimizer.param_groups[0][name] = True
+    with pytest.raises(RuntimeError, match=f"does not support {name}=True"):
+        optimizer.step()
+
+
+@CLASS
+def test_sparse_and_complex_are_refused_by_name_and_nothing_is_changed(cls):
+    good, bad = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+    good.grad = torch.ones(3)
+    bad.grad = torch.ones(3).to_sparse()
+    optimizer = cls([good, bad])
+    with pytest.raises(RuntimeError, match="gradient of parameter 1.*sparse"):
+        optimizer.step()
+    complex_param = torch.ones(3, dtype=torch.complex64, requires_grad=True)
+    complex_param.grad = torch.ones_like(complex_param)
+    optimizer.param_groups[0]["params"][1] = complex_param
+    with pytest.raises(TypeError, match="parameter 1: dtype torch.complex64"):
+        optimizer.step()
+    optimizer.param_groups[0]["params"][1] = torch.nn.Parameter(torch.ones(3, device="meta"))
+    optimizer.param_groups[0]["params"][1].grad = torch.ones(3, device="meta")
+    with pytest.raises(RuntimeError, match="parameter 1: device meta where cpu"):
+        optimizer.step()
+    assert good.tolist() == [1, 1, 1]
+    assert len(optimizer.state) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "error"),
+    [
+        ({"state_bits": 4}, "Invalid state_bits: 4 .expected 8 or 32"),
+        ({"block_size": 100}, "power of two"),
+        ({"codec": "x"}, "Invalid codec"),
+        ({"state_rounding": "x"}, "Invalid state_rounding"),
+        ({"nonfinite": "x"}, "Invalid nonfinite"),
+        ({"min_quantized_numel": -1}, "Invalid min_quantized_numel: -1"),
+        ({"seed": 2**64}, "Invalid seed"),
+        ({"seed": 0.5}, "seed must be an int"),
+        ({"format_version": 2}, "format_version"),
+    ],
+    ids=str,
+)
+def test_options_are_checked(option, error):
+    with pytest.raises((ValueError, TypeError), match=error):
+        optim8.AdamW([torch.ones(2)], **option)
+    optimizer = optim8.AdamW([torch.ones(2)])
+    with pytest.raises((ValueError, TypeError), match=error):
+        optimizer.add_param_group({"params": [torch.ones(2)], **option})
+    assert len(optimizer.param_groups) == 1

@@ -1,0 +1,373 @@
+"""Checkpoints: every way there and back, and what is refused with nothing changed."""
+
+import copy
+import io
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+import optim8
+from optim8 import _native
+from specs import CLASSES, SPECS, assert_same, by_rule, same_bits, snapshot, step, stepped, tensor
+
+SPEC = pytest.mark.parametrize("spec", SPECS, ids=by_rule)
+SHAPES = [(3, 2000), (5000,), (10,), ()]
+
+
+def through_torch_save(state_dict):
+    file = io.BytesIO()
+    torch.save(state_dict, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def through_safetensors(state_dict):
+    tensors = {f"{i}.{k}": v for i, s in state_dict["state"].items() for k, v in s.items()}
+    groups = json.loads(json.dumps(state_dict["param_groups"]))
+    state = {}
+    for key, value in load(save(tensors)).items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = value
+    return {"state": state, "param_groups": groups}
+
+
+ROADS = {
+    "state_dict": lambda d: d,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda d: pickle.loads(pickle.dumps(d)),
+    "torch_save": through_torch_save,
+    "safetensors": through_safetensors,
+}
+
+
+@SPEC
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("road", ROADS)
+def test_round_trips_then_bit_identical_steps(spec, dtype, road):
+    kwargs = {**spec.kwargs, "lr": 0.01}
+    optimizer, params = stepped(spec.cls, SHAPES, dtype=dtype, **kwargs, seed=3)
+    copies = [p.detach().clone().requires_grad_() for p in params]
+    other = spec.cls(copies, **spec.kwargs, codec="root", seed=7, block_size=64)
+    other.load_state_dict(ROADS[road](optimizer.state_dict()))
+    assert_loaded(optimizer, other)
+    for p in params:
+        for name, value in optimizer.state[p].items():
+            assert all(
+                value.data_ptr() != v.data_ptr() for s in other.state.values() for v in s.values()
+            ), name
+    step(optimizer, 2, seed=99)
+    step(other, 2, seed=99)
+    assert_loaded(optimizer, other)
+
+
+def assert_loaded(left, right):
+    left, right = snapshot(left), snapshot(right)
+    for groups in (left["groups"], right["groups"]):
+        for group in groups:
+            group["betas"] = tuple(group["betas"])
+    assert_same(left, right)
+
+
+@SPEC
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_optimizers_themselves_copy_and_pickle(spec, how):
+    optimizer, _ = stepped(spec.cls, SHAPES, **spec.kwargs, nonfinite="skip")
+    optimizer.param_groups[0]["params"][1].grad[0] = float("nan")
+    optimizer.step()
+    other = how(optimizer)
+    assert other.skipped_blocks == optimizer.skipped_blocks == 1
+    step(optimizer, 2, seed=5)
+    step(other, 2, seed=5)
+    assert_same(snapshot(optimizer), snapshot(other))
+
+
+def test_saved_options_win():
+    optimizer, _ = stepped(optim8.AdamW, [(5000,)], codec="root", block_size=64, state_bits=8)
+    other = optim8.AdamW([torch.zeros(5000, requires_grad=True)], state_bits=32)
+    other.load_state_dict(optimizer.state_dict())
+    assert other.param_groups[0]["codec"] == "root"
+    assert other.param_groups[0]["state_bits"] == 8
+    step(other)
+
+
+@SPEC
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("codec", _native.CODECS)
+def test_torch_state_dicts_are_quantized_as_this_optimizer_says(spec, dtype, codec):
+    params = [tensor(shape, dtype, i).requires_grad_() for i, shape in enumerate(SHAPES)]
+    theirs = spec.torch_cls(params, lr=0.01, **spec.kwargs)
+    step(theirs, 3)
+    copies = [p.detach().clone().requires_grad_() for p in params]
+    ours = spec.cls(copies, codec=codec, block_size=64, lr=0.5)
+    ours.load_state_dict(theirs.state_dict())
+    group = ours.param_groups[0]
+    assert (group["lr"], group["codec"], group["block_size"]) == (0.01, codec, 64)
+    for ours_p, p in zip(copies, params, strict=True):
+        state = ours.state[ours_p]
+        assert state["step"] == 3
+        assert ("exp_avg_codes" in state) == (p.numel() >= 4096)
+        for name, value in optim8.dequantize_state(ours, ours_p).items():
+            expected = theirs.state[p][name].to(value.dtype)
+            if p.numel() < 4096:
+                assert torch.equal(value, expected)
+                continue
+            signed = name == "exp_avg"
+            q = optim8.quantize(expected.float(), codec=codec, signed=signed, block_size=64)
+            assert torch.equal(state[f"{name}_scales"], q.scales)
+            raised = state[f"{name}_codes"] != q.codes
+            if signed:
+                assert not bool(raised.any())
+            else:
+                assert bool((value[expected > 0] > 0).all())
+                assert bool((q.dequantize()[raised] == 0).all())
+    step(ours)
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_torch_state_dict_with_full_states_goes_on_as_torch_does(cls):
+    params = [tensor((20, 30)).requires_grad_()]
+    theirs = CLASSES[cls].torch_cls(params, lr=0.01)
+    step(theirs, 3)
+    ours = cls([params[0].detach().clone().requires_grad_()])
+    saved = theirs.state_dict()
+    saved["state"][0]["step"] = 3.0
+    ours.load_state_dict(saved)
+    step(theirs)
+    step(ours)
+    torch.testing.assert_close(ours.param_groups[0]["params"][0], params[0], rtol=1e-6, atol=1e-6)
+
+
+def test_older_torch_state_dict():
+    theirs = torch.optim.Adam([torch.zeros(3)])
+    saved = theirs.state_dict()
+    for name in ("maximize", "foreach", "fused", "capturable", "differentiable"):
+        del saved["param_groups"][0][name]
+    ours = optim8.Adam([torch.zeros(3)], maximize=True)
+    ours.load_state_dict(saved)
+    assert ours.param_groups[0]["maximize"] is True
+
+
+def test_torch_states_of_any_strides():
+    p = tensor((4, 10, 12, 10)).to(memory_format=torch.channels_last).requires_grad_()
+    theirs = torch.optim.AdamW([p])
+    step(theirs, 2)
+    for options in ({}, {"state_bits": 32}):
+        ours = optim8.AdamW([p.detach().clone().requires_grad_()], **options)
+        ours.load_state_dict(theirs.state_dict())
+        q = ours.param_groups[0]["params"][0]
+        value = optim8.dequantize_state(ours, q)["exp_avg"]
+        torch.testing.assert_close(value, theirs.state[p]["exp_avg"], rtol=0.1, atol=0.01)
+        step(ours)
+
+
+def test_hooks_run_in_order_and_may_replace_the_dict():
+    optimizer, [p] = stepped(optim8.AdamW, [(5000,)])
+    calls = []
+    optimizer.register_state_dict_pre_hook(lambda _: calls.append("save pre"))
+    optimizer.register_state_dict_post_hook(lambda _, d: {**d, "extra": 1})
+    saved = optimizer.state_dict()
+    assert saved["extra"] == 1
+
+    def replace(_, state_dict):
+        calls.append("load pre")
+        groups = [{**group, "lr": 0.25} for group in state_dict["param_groups"]]
+        return {**state_dict, "param_groups": groups}
+
+    optimizer.register_load_state_dict_pre_hook(replace)
+    optimizer.register_load_state_dict_post_hook(lambda o: calls.append(o.param_groups[0]["lr"]))
+    optimizer.load_state_dict(saved)
+    assert calls == ["save pre", "load pre", 0.25]
+    assert saved["param_groups"][0]["lr"] == 1e-3
+
+
+def test_names_survive():
+    p = torch.zeros(3, requires_grad=True)
+    optimizer = optim8.AdamW([("weight", p)])
+    step(optimizer)
+    saved = optimizer.state_dict()
+    del saved["param_groups"][0]["param_names"]
+    optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["param_names"] == ["weight"]
+
+
+def test_states_keep_every_byte_whatever_the_parameters_dtype():
+    optimizer, _ = stepped(optim8.AdamW, [(5000,), (10,)])
+    params = [torch.zeros(5000, dtype=torch.float16), torch.zeros(10, dtype=torch.bfloat16)]
+    other = optim8.AdamW([p.requires_grad_() for p in params])
+    other.load_state_dict(optimizer.state_dict())
+    for left, right in zip(optimizer.state.values(), other.state.values(), strict=True):
+        assert all(same_bits(left[name], right[name]) for name in left)
+    step(other)
+
+
+def test_parameters_without_state_stay_without():
+    optimizer = optim8.AdamW([torch.zeros(3, requires_grad=True), torch.ones(5000)])
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
+    optimizer.step()
+    other = optim8.AdamW([torch.zeros(3, requires_grad=True), torch.ones(5000)])
+    other.load_state_dict(optimizer.state_dict())
+    assert len(other.state) == 1
+
+
+def state(index, **changes):
+    """Return a change of the states of one parameter; None deletes."""
+
+    def apply(saved):
+        for name, change in changes.items():
+            if change is None:
+                del saved["state"][index][name]
+            else:
+                old = saved["state"][index].get(name)
+                saved["state"][index][name] = change(old) if callable(change) else change
+
+    return apply
+
+
+def group(**changes):
+    """Return a change of the first group; None deletes."""
+
+    def apply(saved):
+        for name, change in changes.items():
+            if change is None:
+                del saved["param_groups"][0][name]
+            else:
+                saved["param_groups"][0][name] = change
+
+    return apply
+
+
+HOSTILE = {
+    "missing state": (
+        state(1, exp_avg_sq_codes=None),
+        "parameter 1 .b.: found states step, exp_avg_codes",
+    ),
+    "missing step": (state(1, step=None), "parameter 1 .b.: found states exp_avg_codes"),
+    "codes without scales": (
+        state(0, exp_avg_scales=None),
+        "parameter 0 .a.: .*expected step, exp_avg_codes, exp_avg_scales",
+    ),
+    "extra state": (state(0, other=torch.zeros(3)), "parameter 0 .a.: found .*other; expected"),
+    "one state full": (
+        state(0, exp_avg_codes=None, exp_avg_scales=None, exp_avg=torch.zeros(3, 2000)),
+        "parameter 0 .a.: found",
+    ),
+    "full state missing": (
+        state(2, exp_avg=None),
+        "parameter 2 .c.: found states step, exp_avg_sq",
+    ),
+    "codes of another dtype": (
+        state(0, exp_avg_codes=lambda t: t.float()),
+        "exp_avg_codes of parameter 0 .a. has dtype torch.float32, expected torch.uint8",
+    ),
+    "scales of another dtype": (
+        state(0, exp_avg_scales=lambda t: t.bfloat16()),
+        "expected torch.float32",
+    ),
+    "codes of another shape": (
+        state(0, exp_avg_codes=lambda t: t.reshape(2, 3000)),
+        r"exp_avg_codes of parameter 0 .a. has shape \(2, 3000\), expected \(3, 2000\)",
+    ),
+    "truncated codes": (
+        state(1, exp_avg_sq_codes=lambda t: t[:-1]),
+        r"shape \(4999,\), expected \(5000,\)",
+    ),
+    "truncated scales": (
+        state(1, exp_avg_sq_scales=lambda t: t[:-1]),
+        r"shape \(19,\), expected \(20,\)",
+    ),
+    "full state of integers": (
+        state(2, exp_avg=lambda t: t.int()),
+        "exp_avg of parameter 2 .c. has dtype torch.int32",
+    ),
+    "full state of another shape": (
+        state(2, exp_avg=lambda t: t[:5]),
+        r"shape \(5,\), expected \(10,\)",
+    ),
+    "no tensor": (
+        state(2, exp_avg=[0.0] * 10),
+        "exp_avg of parameter 2 .c. is list, expected Tensor",
+    ),
+    "sparse": (state(2, exp_avg=lambda t: t.to_sparse()), "expected a dense tensor"),
+    "meta": (state(2, exp_avg=lambda t: t.to("meta")), "on meta, expected a dense tensor"),
+    "step of many": (state(0, step=torch.zeros(2)), "step of parameter 0 .a. is tensor"),
+    "step a word": (state(0, step="one"), "step of parameter 0 .a. is 'one'"),
+    "step negative": (state(0, step=-1.0), "step of parameter 0 .a. is -1.0"),
+    "step nan": (state(0, step=torch.tensor(float("nan"))), "step of parameter 0 .a. is nan"),
+    "state no dict": (lambda d: d["state"].update({0: [1]}), "parameter 0 .a.: state is list"),
+    "unknown parameter": (lambda d: d["state"].update({9: d["state"][0]}), "states of parameter 9"),
+    "another block size": (
+        group(block_size=64),
+        r"exp_avg_scales of parameter 0 .a. has shape \(3, 8\), expected \(3, 32\)",
+    ),
+    "bits that do not fit": (
+        group(state_bits=32),
+        "parameter 0 .a.: found states .*expected step, exp_avg, exp_avg_sq",
+    ),
+    "amsgrad that does not fit": (group(amsgrad=True), "expected step, .*max_exp_avg_sq_codes"),
+    "unknown codec": (group(codec="nope"), "parameter group 0: Invalid codec: 'nope'"),
+    "unknown format": (
+        group(format_version=2),
+        "parameter group 0: Invalid format_version: 2 .expected 1",
+    ),
+    "missing option": (group(block_size=None), "parameter group 0 has no block_size"),
+    "missing hyperparameter": (group(betas=None), "parameter group 0 has no betas"),
+    "bad hyperparameter": (group(lr=-1.0), "parameter group 0: Invalid learning rate: -1.0"),
+    "hyperparameter a word": (group(lr="fast"), "parameter group 0: "),
+    "one beta": (group(betas=(0.9,)), "parameter group 0: "),
+    "capturable": (
+        group(capturable=True),
+        "parameter group 0: AdamW does not support capturable=True",
+    ),
+    "fewer parameters": (group(params=[0, 1]), "group 0: found 2 parameters, expected 3"),
+    "more groups": (
+        lambda d: d["param_groups"].append(d["param_groups"][0]),
+        "found 2, expected 1",
+    ),
+    "no groups": (lambda d: d.pop("param_groups"), "has no 'param_groups'"),
+    "no state": (lambda d: d.pop("state"), "has no 'state'"),
+    "state a list": (lambda d: d.update(state=[]), "state is list, expected Mapping"),
+    "groups a dict": (lambda d: d.update(param_groups={}), "param_groups is dict, expected list"),
+    "group a list": (lambda d: d.update(param_groups=[[]]), "parameter group 0 is no dict"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_does_not_fit_is_refused_and_nothing_is_changed(name):
+    apply, message = HOSTILE[name]
+    shapes = {"a": (3, 2000), "b": (5000,), "c": (10,)}
+    params = [(n, tensor(s, seed=i).requires_grad_()) for i, (n, s) in enumerate(shapes.items())]
+    optimizer = optim8.AdamW(params)
+    step(optimizer, 2)
+    saved = copy.deepcopy(optimizer.state_dict())
+    step(optimizer, 1)
+    apply(saved)
+    before = snapshot(optimizer)
+    with pytest.raises((ValueError, TypeError), match=message):
+        optimizer.load_state_dict(saved)
+    assert_same(before, snapshot(optimizer))
+    step(optimizer)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        torch.optim.SGD([torch.zeros(5000)], momentum=0.9),
+        torch.optim.RMSprop([torch.zeros(5000)]),
+        torch.optim.Adagrad([torch.zeros(5000)]),
+        optim8.AdamW([torch.zeros(5000)], amsgrad=True),
+    ],
+    ids=lambda o: type(o).__name__,
+)
+def test_foreign_state_dicts_are_refused(foreign):
+    step(foreign)
+    optimizer, _ = stepped(optim8.AdamW, [(5000,)])
+    before = snapshot(optimizer)
+    saved = foreign.state_dict()
+    if isinstance(foreign, optim8.AdamW):
+        saved["param_groups"][0]["amsgrad"] = False
+    with pytest.raises(ValueError, match="is of another optimizer than AdamW|found states"):
+        optimizer.load_state_dict(saved)
+    assert_same(before, snapshot(optimizer))

@@ -1,0 +1,336 @@
+"""The 8-bit step: right to float64 references, and torch's conventions around it."""
+
+import numpy as np
+import pytest
+import torch
+
+import optim8
+from optim8 import _native
+from reference import blocks_of
+from specs import SPECS, assert_same, by_rule, snapshot, step, stepped, tensor
+
+SPEC = pytest.mark.parametrize("spec", SPECS, ids=by_rule)
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+EPSILON = {torch.float32: 4e-7, torch.float64: 1e-9, torch.bfloat16: 2**-8, torch.float16: 2**-10}
+SMALL = {"min_quantized_numel": 0}
+
+
+def check_quantized(state, name, expected, signed, codec, block_size, stochastic, never_zero):
+    """Scales are the blocks' maxima; values are neighbours of what they stand for, zero is zero."""
+    table = optim8.codebook(codec, signed).double().numpy()
+    codes = state[f"{name}_codes"].numpy().reshape(-1).astype(int)
+    scales = state[f"{name}_scales"].double().numpy().reshape(-1)
+    expected = expected.reshape(-1)
+    for block, scale in zip(
+        blocks_of(state[f"{name}_codes"].shape, block_size), scales, strict=True
+    ):
+        values = expected[block]
+        np.testing.assert_allclose(scale, np.abs(values).max(), rtol=1e-6)
+        if scale == 0:
+            continue
+        y = np.clip(values / scale, table[0], 1)
+        upper = np.clip(np.searchsorted(table, y, side="left"), 1, 255)
+        low, high = table[upper - 1], table[upper]
+        found = table[codes[block]]
+        slack = 1e-6 * np.abs(y) + 1e-12
+        if stochastic:
+            assert np.all(
+                (found >= low - slack) & (found <= high + slack) | (np.abs(found - y) < slack)
+            )
+        else:
+            assert np.all(np.abs(found - y) <= (high - low) / 2 + slack)
+        assert np.all(found[values == 0] == 0)
+        if not signed and never_zero:
+            assert np.all(found[values > 0] > 0)
+
+
+@SPEC
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("codec", _native.CODECS)
+@pytest.mark.parametrize("rounding", ["stochastic", "nearest"])
+def test_steps_are_those_of_the_reference(spec, dtype, codec, rounding):
+    """Each step from the stored states, whose values are known, to the next."""
+    hyper = {"lr": 1e-2, "weight_decay": 0.1, "eps": 1e-8}
+    p = tensor((5, 70), dtype, scale=0.1).requires_grad_()
+    optimizer = spec.cls(
+        [p], **hyper, **spec.kwargs, **SMALL, codec=codec, block_size=64, state_rounding=rounding
+    )
+    _, names = optimizer._rule(optimizer.param_groups[0])
+    signed = dict(zip(*(_native.RULES[spec.rule][k] for k in ("states", "signed")), strict=True))
+    for n in range(1, 5):
+        before = {name: np.zeros(p.shape) for name in signed}
+        if n > 1:
+            before = {
+                k: v.double().numpy() for k, v in optim8.dequantize_state(optimizer, p).items()
+            }
+        start = p.detach().double().numpy().copy()
+        p.grad = tensor(p.shape, dtype, seed=n, scale=0.1 ** (n % 3))
+        p.grad[0, :5] = 0
+        optimizer.step()
+        expected, states = spec.reference(start, p.grad.double().numpy(), before, n, names)
+        error = np.abs(p.detach().double().numpy() - expected)
+        assert np.all(error <= EPSILON[dtype] * (np.abs(expected) + hyper["lr"])), error.max()
+        for name, value in states.items():
+            slow = not signed[name] and not name.startswith("max_") and rounding == "stochastic"
+            check_quantized(
+                optimizer.state[p],
+                name,
+                value,
+                signed[name],
+                codec,
+                64,
+                slow,
+                rounding == "stochastic",
+            )
+        assert optimizer.state[p]["step"] == n
+
+
+@SPEC
+@pytest.mark.parametrize("codec", _native.CODECS)
+def test_an_element_without_gradient_never_moves(spec, codec):
+    p = tensor((4, 2000)).requires_grad_()
+    start = p.detach().clone()
+    kwargs = {**spec.kwargs, "weight_decay": 0.0, "codec": codec}
+    optimizer = spec.cls([p], **kwargs)
+    for n in range(30):
+        p.grad = tensor(p.shape, seed=n)
+        p.grad[1:3, 500:1500] = 0
+        optimizer.step()
+    assert torch.equal(p.detach()[1:3, 500:1500], start[1:3, 500:1500])
+    assert bool((p.detach()[0] != start[0]).all())
+
+
+VIEWS = {
+    "transposed": lambda: tensor((60, 80)).t(),
+    "strided": lambda: tensor((80, 120))[:, ::2],
+    "channels_last": lambda: tensor((4, 10, 12, 10)).to(memory_format=torch.channels_last),
+    "offset": lambda: tensor((4801,))[1:].view(60, 80),
+    "unaligned_bytes": lambda: torch.frombuffer(
+        bytearray(4 * 4800 + 1), dtype=torch.float32, offset=1, count=4800
+    ).view(60, 80),
+    "single_row": lambda: tensor((1, 4800)),
+}
+
+
+@SPEC
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("grad", ["same", "contiguous", "expanded", "transposed"])
+def test_strides_change_nothing(spec, view, grad):
+    make = {
+        "same": lambda p, g: torch.empty_like(p).copy_(g),
+        "contiguous": lambda _, g: g,
+        "expanded": lambda p, g: g.select(0, 0).expand(p.shape),
+        "transposed": lambda _, g: g.transpose(0, -1).contiguous().transpose(0, -1),
+    }[grad]
+    ours = VIEWS[view]().requires_grad_()
+    plain = ours.detach().contiguous().clone().requires_grad_()
+    optimizers = [spec.cls([p], **spec.kwargs) for p in (ours, plain)]
+    for n in range(2):
+        ours.grad = make(ours.detach(), tensor(ours.shape, seed=n))
+        plain.grad = ours.grad.contiguous().clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert torch.equal(ours, plain)
+    assert_same(*map(snapshot, optimizers))
+
+
+def test_mixed_dtypes_sizes_and_groups_in_one_optimizer():
+    shapes = [(), (0,), (0, 7), (1,), (4096,), (5000,), (3, 1500)]
+    params = [tensor(s, d, i).requires_grad_() for d in DTYPES for i, s in enumerate(shapes)]
+    groups = [
+        {"params": params[:9]},
+        {"params": params[9:20], "block_size": 64, "lr": 0.1},
+        {"params": params[20:], "state_bits": 32, "codec": "root"},
+    ]
+    optimizer = optim8.AdamW(groups, lr=1e-2)
+    step(optimizer, 2)
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            quantized = group["state_bits"] == 8 and p.numel() >= 4096
+            assert ("exp_avg_codes" in optimizer.state[p]) == quantized
+            assert ("exp_avg" in optimizer.state[p]) == (not quantized)
+    # Each parameter steps as it would in an optimizer of its own: same seed, same index.
+    for number in (5, 12, 27):
+        alone = [tensor(p.shape, p.dtype, number % 7).requires_grad_() for p in params]
+        group = {**groups[(number > 8) + (number > 19)], "params": alone}
+        single = optim8.AdamW([group], lr=1e-2)
+        for n in range(2):
+            alone[number].grad = tensor(
+                params[number].shape, params[number].dtype, 1000 * (n + 1) + number
+            )
+            single.step()
+        assert torch.equal(alone[number], params[number])
+
+
+def test_parameters_without_gradient_are_left_alone():
+    p, q = tensor((5000,)).requires_grad_(), tensor((5000,)).requires_grad_()
+    optimizer = optim8.AdamW([p, q])
+    q.grad = torch.ones_like(q)
+    optimizer.step()
+    assert p not in optimizer.state
+    assert torch.equal(p, tensor((5000,)))
+    assert q in optimizer.state
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("codec", _native.CODECS)
+def test_nonfinite_gradients_stay_in_their_block(bad, codec):
+    optimizer, [p] = stepped(optim8.AdamW, [(8, 1024)], codec=codec)
+    clean, [q] = stepped(optim8.AdamW, [(8, 1024)], codec=codec)
+    for n in range(2):
+        q.grad = tensor(q.shape, seed=n)
+        p.grad = q.grad.clone()
+        if n == 0:
+            p.grad[2, 300] = bad
+        optimizer.step()
+        clean.step()
+    here = torch.zeros(p.shape, dtype=torch.bool)
+    here[2, 256:512] = True
+    assert torch.equal(p[~here], q[~here])
+    for name, value in optim8.dequantize_state(clean, q).items():
+        ours = optim8.dequantize_state(optimizer, p)[name]
+        assert torch.equal(ours[~here], value[~here])
+        assert not bool(ours[here].isfinite().any())
+    assert not bool(p[2, 300].isfinite())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("state_bits", [8, 32])
+def test_skip_leaves_blocks_as_they_were_and_counts_them(dtype, state_bits):
+    optimizer, [p] = stepped(
+        optim8.AdamW,
+        [(8, 1024)],
+        dtype=dtype,
+        lr=1.0,
+        nonfinite="skip",
+        state_bits=state_bits,
+    )
+    before = snapshot(optimizer)
+    p.grad = tensor(p.shape, dtype, seed=9)
+    p.grad[2, 300] = float("nan")
+    p.grad[5, 1000] = float("inf")
+    optimizer.step()
+    assert optimizer.skipped_blocks == 2
+    here = torch.zeros(p.shape, dtype=torch.bool)
+    here[2, 256:512] = here[5, 768:] = True
+    assert torch.equal(p[here], before["params"][0][here])
+    assert bool((p[~here] != before["params"][0][~here]).float().mean() > 0.5)
+    for name, value in before["states"][0].items():
+        if not name.endswith("_scales") and name != "step":
+            assert torch.equal(optimizer.state[p][name][here], value[here])
+    assert bool(p.isfinite().all())
+
+
+def test_closure_hooks_and_schedulers():
+    p = torch.ones(3, requires_grad=True)
+    optimizer = optim8.AdamW([p], lr=0.1)
+    calls = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("post"))
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+
+    def closure():
+        calls.append("closure")
+        optimizer.zero_grad()
+        loss = (p**2).sum()
+        loss.backward()
+        return loss
+
+    with torch.no_grad():
+        loss = optimizer.step(closure)
+    assert loss == 3
+    assert calls == ["pre", "closure", "post"]
+    scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == 0.05
+    before = p.detach().clone()
+    optimizer.step()
+    assert (before - p).abs().max() < 0.06
+
+
+def test_tensor_lr_is_read_at_each_step():
+    lr = torch.tensor(0.0)
+    optimizer, [p] = stepped(optim8.AdamW, [(10,)], lr=lr)
+    assert torch.equal(p, tensor((10,)))
+    lr.fill_(0.1)
+    step(optimizer)
+    assert not torch.equal(p, tensor((10,)))
+
+
+def test_autograd_sees_the_change():
+    p = torch.ones(3, requires_grad=True)
+    loss = (p**2).sum()
+    loss.backward(retain_graph=True)
+    optim8.AdamW([p]).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_shared_memory_is_refused_and_nothing_is_changed():
+    base = torch.ones(10)
+    p, q = base[:6].requires_grad_(), base[5:].requires_grad_()
+    p.grad, q.grad = torch.ones(6), torch.ones(5)
+    optimizer = optim8.AdamW([p, q])
+    with pytest.raises(RuntimeError, match="share memory"):
+        optimizer.step()
+    overlapping = torch.ones(1).expand(4).requires_grad_()
+    overlapping.grad = torch.ones(4)
+    optimizer.add_param_group({"params": [overlapping]})
+    q.grad = None
+    with pytest.raises(RuntimeError, match="parameter 2.*single memory location"):
+        optimizer.step()
+    assert bool((base == 1).all())
+    assert len(optimizer.state) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("codec", "root"), ("block_size", 64), ("state_bits", 32), ("min_quantized_numel", 10**6)],
+)
+def test_the_form_of_states_cannot_change_under_them(option, value):
+    optimizer, _ = stepped(optim8.AdamW, [(5000,)])
+    before = snapshot(optimizer)["states"]
+    optimizer.param_groups[0][option] = value
+    with pytest.raises(ValueError, match=f"{option} of parameter group 0 was .* found {value!r}"):
+        optimizer.step()
+    assert all(
+        torch.equal(optimizer.state[p][k], v)
+        for p, s in zip(optimizer.state, before, strict=True)
+        for k, v in s.items()
+    )
+
+
+def test_other_options_may_change():
+    optimizer, _ = stepped(optim8.AdamW, [(5000,)])
+    optimizer.param_groups[0].update(seed=7, state_rounding="nearest", nonfinite="skip")
+    step(optimizer)
+
+
+def test_dequantized_states():
+    optimizer, [p, q, r] = stepped(optim8.Adam, [(5000,), (10,), (3, 2000)], dtype=torch.bfloat16)
+    for param in (p, q, r):
+        states = optim8.dequantize_state(optimizer, param)
+        assert list(states) == ["exp_avg", "exp_avg_sq"]
+        assert all(s.dtype == torch.float32 and s.shape == param.shape for s in states.values())
+    states["exp_avg"].zero_()
+    assert bool(optim8.dequantize_state(optimizer, r)["exp_avg"].any())
+    with pytest.raises(ValueError, match="not in the optimizer"):
+        optim8.dequantize_state(optimizer, torch.zeros(3))
+    optimizer.add_param_group({"params": [torch.zeros(3)]})
+    assert optim8.dequantize_state(optimizer, optimizer.param_groups[1]["params"][0]) == {}
+
+
+def test_state_bytes_per_parameter():
+    optimizer, [p] = stepped(optim8.AdamW, [(1024, 1024)], n_steps=1)
+    assert optimizer.state_nbytes() / p.numel() < 2.04
+
+
+def test_fifty_thousand_tiny_tensors():
+    params = [torch.full((2,), 1.0, requires_grad=True) for _ in range(50_000)]
+    for p in params:
+        p.grad = torch.ones(2)
+    optimizer = optim8.AdamW(params, lr=0.1, weight_decay=0.0)
+    optimizer.step()
+    optimizer.step()
+    torch.testing.assert_close(
+        torch.stack([p.detach() for p in params]), torch.full((50_000, 2), 0.8)
+    )
