@@ -67,7 +67,7 @@ def _info(_options: argparse.Namespace) -> None:
         f"(torch uses {n_threads}, this process may use {native['max_threads']})",
         "thread backend": native["threads_backend"],
     }.items():
-        print(f"{name:<16}{value}")
+        print(f"{name:<17}{value}")
 
 
 COMMANDS: tuple[Callable[[Commands], None], ...] = (_add_info, demo.add_parser)

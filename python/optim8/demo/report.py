@@ -20,7 +20,7 @@ ROWS: tuple[tuple[str, Callable[[Result], float | None], int], ...] = (
     ("state, bytes per parameter", lambda run: run.state_bytes / run.n_parameters, 3),
     ("optimizer step, ms (median)", lambda run: run.step_seconds * 1e3, 2),
     ("peak memory, MiB", lambda run: run.peak_bytes and run.peak_bytes / 1024**2, 1),
-    ("final held-out loss, nats per byte", lambda run: run.held_out_losses[-1][1], 4),
+    ("final held-out loss, nats/byte", lambda run: run.held_out_losses[-1][1], 4),
 )
 
 #: The baseline is drawn broad and grey, so that ours stays visible where it lies on top of it.

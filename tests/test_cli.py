@@ -1,0 +1,47 @@
+"""The command `optim8`: help, errors, and what `optim8 info` shows."""
+
+import re
+
+import pytest
+import torch
+
+from optim8 import _native
+from optim8.cli import main
+
+
+def test_info_shows_what_runs_here(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info"])
+    shown = dict(
+        re.split(r"  +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()
+    )
+    native = _native.info()
+    assert shown["optim8"] == _native.__version__
+    assert shown["torch"] == torch.__version__
+    assert shown["instruction set"].split()[0] == native["level"]
+    assert native["levels"] == re.findall(r"\w+", shown["instruction set"].partition("has ")[2])
+    assert int(shown["threads"].split()[0]) <= torch.get_num_threads()
+    assert shown["thread backend"] == native["threads_backend"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["info", "--help"], ["demo", "--help"]])
+def test_help_ends_well(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 0
+    assert "usage: optim8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["demo", "--steps", "0"]])
+def test_wrong_arguments_are_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "optim8" in capsys.readouterr().err
+
+
+def test_version_is_the_native_modules(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"optim8 {_native.__version__}\n"
