@@ -3,24 +3,24 @@
 use crate::element::{Compute, Element};
 use crate::format::{Codec, EncodeBlock};
 use crate::rounding::Rounding;
-use crate::simd::{GROUP, Kernel, Level, Simd};
+use crate::simd::{Aligned, GROUP, Kernel, Level, Simd};
 
 /// The fresh values of one block in float32, on their way to becoming codes. It stays in the cache:
 /// this is the only place where a state exists in full precision.
 pub(crate) struct Scratch {
-    groups: Vec<[f32; GROUP]>,
+    groups: Vec<Aligned<f32>>,
 }
 
 impl Scratch {
     /// Room for a block of this size.
     pub(crate) fn new(block_size: usize) -> Self {
-        Self { groups: vec![[0.0; GROUP]; block_size.div_ceil(GROUP)] }
+        Self { groups: vec![Aligned([0.0; GROUP]); block_size.div_ceil(GROUP)] }
     }
 
     /// A group of values.
     #[inline(always)]
     pub(crate) fn group_mut(&mut self, group: usize) -> &mut [f32; GROUP] {
-        &mut self.groups[group]
+        &mut self.groups[group].0
     }
 
     /// Encodes the values of the block, as many as there are codes, and returns its scale.
@@ -48,7 +48,7 @@ impl Scratch {
         if !(f32::MIN_POSITIVE..=1.0 / f32::MIN_POSITIVE).contains(&scale) {
             let shift = if scale < 1.0 { 2.0_f32.powi(64) } else { 2.0_f32.powi(-64) };
             inverse_scale = 1.0 / (scale * shift);
-            for value in self.groups.as_flattened_mut()[..codes.len()].iter_mut() {
+            for value in self.groups.iter_mut().flat_map(|group| &mut group.0) {
                 let shifted = *value * shift;
                 // What is not zero must not become it.
                 let lost = shifted == 0.0 && *value != 0.0;

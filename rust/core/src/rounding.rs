@@ -18,7 +18,7 @@
 //! Nothing else enters: the same bits for any number of threads, order of blocks, instruction set
 //! and world size, and again when a run is resumed.
 
-use crate::simd::{GROUP, Simd};
+use crate::simd::{Aligned, GROUP, Simd};
 
 /// Fraction bits of a position on a grid, and bits of a threshold.
 pub(crate) const FRACTION_BITS: u32 = 23;
@@ -30,13 +30,13 @@ const GOLDEN: u32 = 5_184_445;
 const N_NOISE_GROUPS: usize = 256 / GROUP;
 
 /// K: random numbers, fixed for ever (changing one changes what a resumed run computes).
-static NOISE: [[i32; GROUP]; N_NOISE_GROUPS] = noise();
+static NOISE: [Aligned<i32>; N_NOISE_GROUPS] = noise();
 
-const fn noise() -> [[i32; GROUP]; N_NOISE_GROUPS] {
-    let mut noise = [[0; GROUP]; N_NOISE_GROUPS];
+const fn noise() -> [Aligned<i32>; N_NOISE_GROUPS] {
+    let mut noise = [Aligned([0; GROUP]); N_NOISE_GROUPS];
     let mut i = 0;
     while i < N_NOISE_GROUPS * GROUP {
-        noise[i / GROUP][i % GROUP] = mix(i as u64 + 1) as i32;
+        noise[i / GROUP].0[i % GROUP] = mix(i as u64 + 1) as i32;
         i += 1;
     }
     noise
@@ -95,7 +95,7 @@ impl Thresholds {
     pub(crate) fn lanes<S: Simd>(self, simd: S) -> ThresholdLanes<S> {
         // Integer lanes need no multiplication: the first vector is made by doing it in scalars.
         let mut first = [0; GROUP];
-        for (element, value) in first.iter_mut().enumerate() {
+        for (element, value) in first.iter_mut().take(S::LANES).enumerate() {
             *value = self.slope.wrapping_mul(element as u32).wrapping_add(self.origin) as i32;
         }
         ThresholdLanes {
@@ -122,7 +122,7 @@ impl<S: Simd> ThresholdLanes<S> {
     #[inline(always)]
     pub(crate) fn next(&mut self, group: usize, at: usize) -> S::I32 {
         let simd = self.simd;
-        let noise = simd.load_i32(&NOISE[group % N_NOISE_GROUPS], at);
+        let noise = simd.load_i32(&NOISE[group % N_NOISE_GROUPS].0, at);
         let offset = simd.xor_i32(self.lattice, noise);
         self.lattice = simd.add_i32(self.lattice, self.stride);
         simd.and_i32(simd.add_i32(offset, self.time), self.mask)

@@ -26,7 +26,7 @@
 //! Since d is small where levels are far apart, what rounding does to thresholds stays below
 //! 1.5e-7 of the threshold. A position costs 14 operations, 3 of them permutations.
 
-use super::grid::{Grid, HALF, ONE};
+use super::grid::{Grid, HALF, ONE, opaque};
 use crate::real::Real;
 use crate::simd::Simd;
 
@@ -38,9 +38,8 @@ mod tables;
 pub(super) struct Dynamic;
 
 /// The constants of seven cells, at the index that the low three bits of a cell's number give.
-struct Cells {
-    /// A cell's number is `(high half of the magnitude's bits) * FACTOR / 2^16`, from 31 to 37.
-    factor: u16,
+#[repr(C, align(64))]
+pub(super) struct Cells {
     /// S of `d - 1/2 = S y - D`.
     slope: [f32; 8],
     /// -D of `d - 1/2 = S y - D`.
@@ -51,20 +50,39 @@ struct Cells {
     level_and_half: [i32; 8],
     /// The line from the last value to one.
     last: (f32, f32),
+    /// The lines of a gap and of the decade after, as slope and intercept over `d - 1/2`.
+    gap: (f32, f32),
+    next: (f32, f32),
 }
 
 /// The number of the first cell.
 const FIRST_CELL: usize = 31;
 
+/// A cell's number is `(high half of the magnitude's bits) * factor / 2^16`, from 31 to 37.
+///
+/// Chosen so that every border lies between the first and the last value of a decade, and below
+/// level 1: the test `cells_keep_away_from_gaps` holds them to it.
+const fn factor(signed: bool) -> u16 {
+    if signed { 150 } else { 151 }
+}
+
+/// The constants as vectors.
+#[derive(Clone, Copy)]
+pub(super) struct Lines<S: Simd> {
+    cells: &'static Cells,
+    gap: (S::F32, S::F32),
+    next: (S::F32, S::F32),
+    last: (S::F32, S::F32),
+}
+
 const fn cells(signed: bool) -> Cells {
     let mut cells = Cells {
-        // Chosen so that every border lies between the first and the last value of a decade, and
-        // below level 1: the test `cells_keep_away_from_gaps` holds them to it.
-        factor: if signed { 150 } else { 151 },
         slope: [0.0; 8],
         origin: [0.0; 8],
         level: [0; 8],
         level_and_half: [0; 8],
+        gap: (1.0 / 3.0, (-2.0 / 3.0 * ONE) as f32),
+        next: (0.2, (-0.4 * ONE) as f32),
         last: (0.0, 0.0),
     };
     let mut power = 1e6; // 10^(6 - k)
@@ -111,22 +129,35 @@ impl Grid for Dynamic {
         if signed { 127 } else { -1 }
     }
 
+    type Constants<S: Simd> = Lines<S>;
+
+    #[inline(always)]
+    fn constants<S: Simd>(simd: S, signed: bool) -> Lines<S> {
+        let cells = opaque(if signed { &SIGNED_CELLS } else { &UNSIGNED_CELLS });
+        Lines {
+            cells,
+            gap: (simd.splat(cells.gap.0), simd.splat(cells.gap.1)),
+            next: (simd.splat(cells.next.0), simd.splat(cells.next.1)),
+            last: (simd.splat(cells.last.0), simd.splat(cells.last.1)),
+        }
+    }
+
     #[inline(always)]
     fn position<S: Simd, const SIGNED: bool, const NEAREST: bool>(
         simd: S,
+        &Lines { cells, gap, next, last }: &Lines<S>,
         magnitude: S::F32,
     ) -> S::I32 {
-        let cells = if SIGNED { &SIGNED_CELLS } else { &UNSIGNED_CELLS };
-        let cell = simd.scale_high_half(simd.bits(magnitude), cells.factor);
+        let cell = simd.scale_high_half(simd.bits(magnitude), factor(SIGNED));
         let slope = simd.lookup8(&cells.slope, cell);
         let origin = simd.lookup8(&cells.origin, cell);
         let level = if NEAREST { &cells.level_and_half } else { &cells.level };
         let level = simd.lookup8_i32(level, cell);
         // From here on r and d are less 1/2, and in units of the fixed point.
         let within = magnitude.mul_add(slope, origin);
-        let gap = within.mul_add(simd.splat(1.0 / 3.0), simd.splat((-2.0 / 3.0 * ONE) as f32));
-        let next = within.mul_add(simd.splat(0.2), simd.splat((-0.4 * ONE) as f32));
-        let last = magnitude.mul_add(simd.splat(cells.last.0), simd.splat(cells.last.1));
+        let gap = within.mul_add(gap.0, gap.1);
+        let next = within.mul_add(next.0, next.1);
+        let last = magnitude.mul_add(last.0, last.1);
         let r = simd.min(simd.min(within, gap), next);
         simd.add_i32(simd.round(last.max(r)), level)
     }
@@ -139,8 +170,7 @@ mod tests {
     #[test]
     fn cells_keep_away_from_gaps() {
         for signed in [true, false] {
-            let cells = cells(signed);
-            let cell = |y: f32| ((y.to_bits() >> 16) * u32::from(cells.factor)) >> 16;
+            let cell = |y: f32| ((y.to_bits() >> 16) * u32::from(factor(signed))) >> 16;
             let values = Dynamic::values(signed);
             let mut first = if signed { 128 } else { 1 };
             for k in 0..7 {

@@ -18,7 +18,6 @@
 //! that both come out as the last level; packing saturates.
 
 use super::{Codebook, EncodeBlock, Format};
-use crate::real::Real;
 use crate::rounding::{FRACTION_BITS, Rounding, ThresholdLanes, Thresholds};
 use crate::simd::{GROUP, Kernel, Level, Simd, Source};
 use core::marker::PhantomData;
@@ -40,12 +39,27 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
     /// The code of a level, less the level, for positive levels above zero.
     fn offset(signed: bool) -> i16;
 
+    /// What positions are computed with.
+    type Constants<S: Simd>: Copy;
+
+    /// The constants of a codebook. Numbers that many vectors share should go through
+    /// [`opaque`].
+    fn constants<S: Simd>(simd: S, signed: bool) -> Self::Constants<S>;
+
     /// The position of magnitudes from [`Grid::smallest`] to 1, plus `HALF` if `NEAREST`, unsigned
     /// with 23 fraction bits.
     fn position<S: Simd, const SIGNED: bool, const NEAREST: bool>(
         simd: S,
+        constants: &Self::Constants<S>,
         magnitude: S::F32,
     ) -> S::I32;
+}
+
+/// The same value, of which the compiler forgets that it is a constant: then it keeps the vector of
+/// it, in a register or as an operand in memory, where it would else broadcast it anew for every use.
+#[inline(always)]
+pub(super) fn opaque<T>(value: T) -> T {
+    core::hint::black_box(value)
 }
 
 /// The codec of a grid.
@@ -98,24 +112,28 @@ impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel for Encode<'_, G, 
     fn run<S: Simd>(self, simd: S) {
         let EncodeBlock { values, inverse_scale, codes, rounding, .. } = self.block;
         let offset = G::offset(SIGNED);
+        let smallest = opaque(G::smallest(SIGNED));
         let mut levels = Levels::<S, G, SIGNED, NEAREST> {
             simd,
+            constants: G::constants(simd, SIGNED),
+            smallest: simd.splat(smallest),
+            half: simd.splat(0.5 * smallest),
             inverse: simd.splat(inverse_scale),
             thresholds: match rounding {
                 Rounding::Stochastic(thresholds) => thresholds.lanes(simd),
                 Rounding::Nearest => Thresholds::default().lanes(simd), // not used
             },
             group: 0,
-            values: &values[0],
+            values: &values[0].0,
             grid: PhantomData,
         };
         let (whole, rest) = codes.as_chunks_mut::<GROUP>();
         for (group, codes) in whole.iter_mut().enumerate() {
-            (levels.group, levels.values) = (group, &values[group]);
+            (levels.group, levels.values) = (group, &values[group].0);
             simd.store_codes(codes, offset, &mut levels);
         }
         if !rest.is_empty() {
-            (levels.group, levels.values) = (whole.len(), &values[whole.len()]);
+            (levels.group, levels.values) = (whole.len(), &values[whole.len()].0);
             let mut codes = [0; GROUP];
             simd.store_codes(&mut codes, offset, &mut levels);
             rest.copy_from_slice(&codes[..rest.len()]);
@@ -124,9 +142,12 @@ impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel for Encode<'_, G, 
 }
 
 /// The levels of the values of one group, negative for negative values.
-struct Levels<'a, S: Simd, G, const SIGNED: bool, const NEAREST: bool> {
+struct Levels<'a, S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> {
     simd: S,
     inverse: S::F32,
+    constants: G::Constants<S>,
+    smallest: S::F32,
+    half: S::F32,
     thresholds: ThresholdLanes<S>,
     group: usize,
     values: &'a [f32; GROUP],
@@ -144,12 +165,13 @@ where
         let value = simd.load(self.values, at);
         let normalized = value * self.inverse;
         let magnitude = if SIGNED { simd.abs(normalized) } else { normalized };
-        let smallest = simd.splat(G::smallest(SIGNED));
-        let position = G::position::<S, SIGNED, NEAREST>(simd, magnitude.max(smallest));
+        // Of numbers that are not negative, the bits are ordered as the numbers are.
+        let clamped = simd.max_i32(simd.bits(magnitude), simd.bits(self.smallest));
+        let position =
+            G::position::<S, SIGNED, NEAREST>(simd, &self.constants, simd.from_bits(clamped));
         let level = if NEAREST {
             let level = simd.shift_right::<FRACTION_BITS>(position);
-            let half = simd.splat(0.5 * G::smallest(SIGNED));
-            simd.keep_where_greater(level, magnitude, half)
+            simd.keep_where_greater(level, magnitude, self.half)
         } else {
             let threshold = self.thresholds.next(self.group, at);
             let level = simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold));
@@ -158,7 +180,7 @@ where
                 // with the threshold, which is here put into the fraction bits of a float in [1, 2).
                 let one = simd.splat_i32(0x3f80_0000);
                 let missing = simd.splat(2.0) - simd.from_bits(simd.xor_i32(threshold, one));
-                simd.keep_where_greater(level, magnitude, missing * smallest)
+                simd.keep_where_greater(level, magnitude, missing * self.smallest)
             } else {
                 simd.keep_where_greater(level, value, simd.splat(0.0))
             }

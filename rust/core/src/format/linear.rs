@@ -2,7 +2,7 @@
 //!
 //! 127 levels for each sign, or 255 without signs. The code above the last signed level is not used.
 
-use super::grid::{Grid, HALF, ONE};
+use super::grid::{Grid, HALF, ONE, opaque};
 use crate::simd::Simd;
 
 /// The grid of the codec `linear`.
@@ -43,12 +43,19 @@ impl Grid for Linear {
         if signed { 127 } else { 0 }
     }
 
+    type Constants<S: Simd> = S::F32;
+
+    #[inline(always)]
+    fn constants<S: Simd>(simd: S, signed: bool) -> S::F32 {
+        simd.splat(opaque(a_little_more(n_levels(signed) * ONE)))
+    }
+
     #[inline(always)]
     fn position<S: Simd, const SIGNED: bool, const NEAREST: bool>(
         simd: S,
+        &scale: &S::F32,
         magnitude: S::F32,
     ) -> S::I32 {
-        let scale = simd.splat(a_little_more(n_levels(SIGNED) * ONE));
         let position = simd.round(magnitude * scale);
         simd.add_i32(position, simd.splat_i32(if NEAREST { HALF } else { 0 }))
     }

@@ -17,7 +17,7 @@ pub use codebook::Codebook;
 
 use crate::error::{Error, Result};
 use crate::rounding::Rounding;
-use crate::simd::{GROUP, Level};
+use crate::simd::{Aligned, Level};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
@@ -32,7 +32,7 @@ pub(crate) trait Format: Send + Sync {
 /// One block of values to be encoded.
 pub(crate) struct EncodeBlock<'a> {
     /// The values, in groups; what follows the last one is zeros.
-    pub(crate) values: &'a [[f32; GROUP]],
+    pub(crate) values: &'a [Aligned<f32>],
     /// `(x * prescale) * inverse_scale` is the value `x` of this block divided by its scale.
     pub(crate) inverse_scale: f32,
     /// Where the codes go; no longer than `values`.

@@ -11,7 +11,7 @@
 //! `i + (y - t_i) / (t_{i+1} - t_i)`. Where s is near an integer it does not matter on which side of
 //! it i falls: the position is continuous.
 
-use super::grid::{Grid, HALF, ONE};
+use super::grid::{Grid, HALF, ONE, opaque};
 use super::linear::{a_little_more, n_levels, symmetric};
 use crate::real::Real;
 use crate::simd::Simd;
@@ -36,9 +36,18 @@ impl Grid for Root {
         if signed { 127 } else { 0 }
     }
 
+    type Constants<S: Simd> = S::F32;
+
+    #[inline(always)]
+    fn constants<S: Simd>(simd: S, signed: bool) -> S::F32 {
+        let n = n_levels(signed);
+        simd.splat(opaque(a_little_more(if signed { n * n } else { n * n * (n * n) })))
+    }
+
     #[inline(always)]
     fn position<S: Simd, const SIGNED: bool, const NEAREST: bool>(
         simd: S,
+        &scale: &S::F32,
         magnitude: S::F32,
     ) -> S::I32 {
         let n = n_levels(SIGNED);
@@ -55,7 +64,6 @@ impl Grid for Root {
             let sum_of_squares = square + square + twice + simd.splat(1.0);
             (square * square, (twice + simd.splat(1.0)) * sum_of_squares)
         };
-        let scale = simd.splat(a_little_more(if SIGNED { n * n } else { n * n * (n * n) }));
         let fraction = magnitude.mul_add(scale, simd.splat(0.0) - start) / step;
         let position = simd.round((level + fraction) * simd.splat(ONE as f32));
         simd.add_i32(position, simd.splat_i32(if NEAREST { HALF } else { 0 }))

@@ -1,0 +1,345 @@
+//! NEON, which every 64-bit ARM CPU has: vectors of 4.
+//!
+//! Every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
+//! of this file exists only where [`Neon::detect`] has found the feature.
+//!
+//! The comparisons of floats are made by a compare and a select, not by the instructions for the
+//! minimum and the maximum: those give a NaN for a NaN, and order the two zeros. Conversions to
+//! integers saturate and give 0 for a NaN, as Rust's do. Three instructions have no stable intrinsic
+//! in the oldest Rust that we support (the two conversions of half precision, and the prefetch), so
+//! they are written in assembly.
+
+use super::{F64Lanes, GROUP, Kernel, Simd, Source};
+use crate::real::Real;
+use core::arch::aarch64::*;
+use core::arch::asm;
+use core::ops::{Add, Div, Mul, Sub};
+
+/// The proof that the CPU has NEON.
+#[derive(Clone, Copy, Debug)]
+pub struct Neon(());
+
+impl Neon {
+    /// The token, if the CPU has the feature. Not for big-endian systems, where the bytes of a lane
+    /// are in another order than [`Neon::lookup8`] takes them to be.
+    pub(super) fn detect() -> Option<Self> {
+        let found =
+            cfg!(target_endian = "little") && std::arch::is_aarch64_feature_detected!("neon");
+        found.then_some(Self(()))
+    }
+}
+
+/// Lanes of float32.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x4(float32x4_t);
+
+/// Lanes of 32-bit integers.
+#[derive(Clone, Copy)]
+pub(crate) struct I32x4(int32x4_t);
+
+/// Calls intrinsics in a method of a token or vector.
+macro_rules! neon {
+    ($body:expr) => {
+        // SAFETY: `self` is, or was made with, a token that only `Neon::detect` makes, so the CPU
+        // has the feature of the intrinsics; they take and return values, not pointers.
+        unsafe { $body }
+    };
+}
+
+/// Implements a binary operator by an intrinsic.
+macro_rules! operator {
+    ($trait:ident, $method:ident, $intrinsic:ident) => {
+        impl $trait for F32x4 {
+            type Output = Self;
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                Self(neon!($intrinsic(self.0, other.0)))
+            }
+        }
+    };
+}
+operator!(Add, add, vaddq_f32);
+operator!(Sub, sub, vsubq_f32);
+operator!(Mul, mul, vmulq_f32);
+operator!(Div, div, vdivq_f32);
+
+impl Real for F32x4 {
+    #[inline(always)]
+    fn like(self, value: f64) -> Self {
+        Self(neon!(vdupq_n_f32(value as f32)))
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self, b: Self) -> Self {
+        Self(neon!(vfmaq_f32(b.0, self.0, a.0)))
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(neon!(vsqrtq_f32(self.0)))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(neon!(vbslq_f32(vcgtq_f32(self.0, other.0), self.0, other.0)))
+    }
+}
+
+/// The vector `at` of a group, as a slice of its elements.
+#[inline(always)]
+fn part<T>(group: &[T; GROUP], at: usize) -> &[T] {
+    &group[at * Neon::LANES..(at + 1) * Neon::LANES]
+}
+
+/// The vector `at` of a group, to be written.
+#[inline(always)]
+fn part_mut<T>(group: &mut [T; GROUP], at: usize) -> &mut [T] {
+    &mut group[at * Neon::LANES..(at + 1) * Neon::LANES]
+}
+
+impl Neon {
+    /// The bytes of `table[index % 8]`.
+    #[inline(always)]
+    fn lookup(self, table: uint8x16x2_t, index: I32x4) -> uint8x16_t {
+        neon!({
+            // Byte b of the entry i is byte 4 i + b of the table.
+            let entry = vandq_u32(vreinterpretq_u32_s32(index.0), vdupq_n_u32(7));
+            let bytes = vmlaq_u32(vdupq_n_u32(0x0302_0100), entry, vdupq_n_u32(0x0404_0404));
+            vqtbl2q_u8(table, vreinterpretq_u8_u32(bytes))
+        })
+    }
+}
+
+impl Simd for Neon {
+    const LANES: usize = 4;
+    type F32 = F32x4;
+    type I32 = I32x4;
+    type F64 = F64Lanes<4>;
+
+    #[inline]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "neon")]
+        fn with_features<K: Kernel>(simd: Neon, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: the token proves the feature.
+        unsafe { with_features(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> F32x4 {
+        F32x4(neon!(vdupq_n_f32(value)))
+    }
+    #[inline(always)]
+    fn splat_i32(self, value: i32) -> I32x4 {
+        I32x4(neon!(vdupq_n_s32(value)))
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; GROUP], at: usize) -> F32x4 {
+        let from = part(from, at).as_ptr();
+        // SAFETY: `from` points at 4 float32; the token proves the feature.
+        F32x4(unsafe { vld1q_f32(from) })
+    }
+    #[inline(always)]
+    fn store(self, value: F32x4, to: &mut [f32; GROUP], at: usize) {
+        let to = part_mut(to, at).as_mut_ptr();
+        // SAFETY: `to` points at 4 float32 that we may write; the token proves the feature.
+        unsafe { vst1q_f32(to, value.0) }
+    }
+    #[inline(always)]
+    fn load_i32(self, from: &[i32; GROUP], at: usize) -> I32x4 {
+        let from = part(from, at).as_ptr();
+        // SAFETY: `from` points at 4 integers of 32 bits; the token proves the feature.
+        I32x4(unsafe { vld1q_s32(from) })
+    }
+    #[inline(always)]
+    fn load_u16(self, from: &[u16; GROUP], at: usize) -> I32x4 {
+        let from = part(from, at).as_ptr();
+        // SAFETY: `from` points at 4 integers of 16 bits; the token proves the feature.
+        I32x4(unsafe { vreinterpretq_s32_u32(vmovl_u16(vld1_u16(from))) })
+    }
+    #[inline(always)]
+    fn store_u16(self, value: I32x4, to: &mut [u16; GROUP], at: usize) {
+        let to = part_mut(to, at).as_mut_ptr();
+        // SAFETY: `to` points at 4 integers of 16 bits that we may write; the token proves the feature.
+        unsafe { vst1_u16(to, vmovn_u32(vreinterpretq_u32_s32(value.0))) }
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[u16; GROUP], at: usize) -> F32x4 {
+        let from = part(from, at).as_ptr();
+        // SAFETY: `from` points at 4 half precision numbers; the token proves the feature, of which
+        // the conversion is a part; it takes and returns registers.
+        F32x4(unsafe {
+            let (halves, floats): (uint16x4_t, float32x4_t);
+            halves = vld1_u16(from);
+            asm!(
+                "fcvtl {floats:v}.4s, {halves:v}.4h",
+                halves = in(vreg) halves,
+                floats = lateout(vreg) floats,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+            floats
+        })
+    }
+    #[inline(always)]
+    fn store_f16(self, value: F32x4, to: &mut [u16; GROUP], at: usize) {
+        let to = part_mut(to, at).as_mut_ptr();
+        // SAFETY: `to` points at 4 half precision numbers that we may write; the token proves the
+        // feature, of which the conversion is a part; it takes and returns registers.
+        unsafe {
+            let halves: uint16x4_t;
+            asm!(
+                "fcvtn {halves:v}.4h, {floats:v}.4s",
+                floats = in(vreg) value.0,
+                halves = lateout(vreg) halves,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+            vst1_u16(to, halves);
+        }
+    }
+    #[inline(always)]
+    fn load_f64(self, from: &[f64; GROUP], at: usize) -> F64Lanes<4> {
+        F64Lanes::load(from, at)
+    }
+    #[inline(always)]
+    fn store_f64(self, value: F64Lanes<4>, to: &mut [f64; GROUP], at: usize) {
+        value.store(to, at);
+    }
+    #[inline(always)]
+    fn widen(self, value: F32x4) -> F64Lanes<4> {
+        let mut lanes = [0.0; 4];
+        // SAFETY: `lanes` has room for 4 float32; the token proves the feature.
+        unsafe { vst1q_f32(lanes.as_mut_ptr(), value.0) };
+        F64Lanes(lanes.map(f64::from))
+    }
+    #[inline(always)]
+    fn narrow(self, value: F64Lanes<4>) -> F32x4 {
+        let mut lanes = [0.0; 4];
+        for lane in 0..4 {
+            lanes[lane] = value.0[lane] as f32;
+        }
+        // SAFETY: `lanes` holds 4 float32; the token proves the feature.
+        F32x4(unsafe { vld1q_f32(lanes.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn decode(self, table: &[f32; 256], codes: &[u8; GROUP], at: usize) -> F32x4 {
+        let mut value = [0.0; 4];
+        for (value, &code) in value.iter_mut().zip(part(codes, at)) {
+            *value = table[usize::from(code)];
+        }
+        // SAFETY: `value` holds 4 float32; the token proves the feature.
+        F32x4(unsafe { vld1q_f32(value.as_ptr()) })
+    }
+    #[inline(always)]
+    fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>) {
+        for half in 0..2 {
+            let (a, b) = (source.vector(4 * half).0, source.vector(4 * half + 1).0);
+            let (c, d) = (source.vector(4 * half + 2).0, source.vector(4 * half + 3).0);
+            let packed = neon!({
+                let offset = vdupq_n_s16(offset);
+                let ab = vqaddq_s16(vcombine_s16(vqmovn_s32(a), vqmovn_s32(b)), offset);
+                let cd = vqaddq_s16(vcombine_s16(vqmovn_s32(c), vqmovn_s32(d)), offset);
+                vcombine_u8(vqmovun_s16(ab), vqmovun_s16(cd))
+            });
+            let to = codes[16 * half..16 * (half + 1)].as_mut_ptr();
+            // SAFETY: `to` points at 16 bytes that we may write; the token proves the feature.
+            unsafe { vst1q_u8(to, packed) }
+        }
+    }
+    #[inline(always)]
+    fn lookup8(self, table: &[f32; 8], index: I32x4) -> F32x4 {
+        // SAFETY: `table` holds 32 bytes; the token proves the feature.
+        let table = unsafe { vld1q_u8_x2(table.as_ptr().cast()) };
+        F32x4(neon!(vreinterpretq_f32_u8(self.lookup(table, index))))
+    }
+    #[inline(always)]
+    fn lookup8_i32(self, table: &[i32; 8], index: I32x4) -> I32x4 {
+        // SAFETY: `table` holds 32 bytes; the token proves the feature.
+        let table = unsafe { vld1q_u8_x2(table.as_ptr().cast()) };
+        I32x4(neon!(vreinterpretq_s32_u8(self.lookup(table, index))))
+    }
+
+    #[inline(always)]
+    fn abs(self, value: F32x4) -> F32x4 {
+        F32x4(neon!(vabsq_f32(value.0)))
+    }
+    #[inline(always)]
+    fn min(self, a: F32x4, b: F32x4) -> F32x4 {
+        F32x4(neon!(vbslq_f32(vcltq_f32(a.0, b.0), a.0, b.0)))
+    }
+    #[inline(always)]
+    fn bits(self, value: F32x4) -> I32x4 {
+        I32x4(neon!(vreinterpretq_s32_f32(value.0)))
+    }
+    #[inline(always)]
+    fn from_bits(self, value: I32x4) -> F32x4 {
+        F32x4(neon!(vreinterpretq_f32_s32(value.0)))
+    }
+    #[inline(always)]
+    fn round(self, value: F32x4) -> I32x4 {
+        I32x4(neon!(vcvtnq_s32_f32(value.0)))
+    }
+    #[inline(always)]
+    fn keep_where_greater(self, value: I32x4, a: F32x4, b: F32x4) -> I32x4 {
+        I32x4(neon!(vandq_s32(value.0, vreinterpretq_s32_u32(vcgtq_f32(a.0, b.0)))))
+    }
+    #[inline(always)]
+    fn negate_by_sign(self, value: I32x4, sign: F32x4) -> I32x4 {
+        I32x4(neon!({
+            // -1 where negative: then exclusive or and subtraction are the two's complement.
+            let negative = vshrq_n_s32::<31>(vreinterpretq_s32_f32(sign.0));
+            vsubq_s32(veorq_s32(value.0, negative), negative)
+        }))
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: I32x4, b: I32x4) -> I32x4 {
+        I32x4(neon!(vaddq_s32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn and_i32(self, a: I32x4, b: I32x4) -> I32x4 {
+        I32x4(neon!(vandq_s32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn xor_i32(self, a: I32x4, b: I32x4) -> I32x4 {
+        I32x4(neon!(veorq_s32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn shift_right<const N: u32>(self, value: I32x4) -> I32x4 {
+        // A shift left by a negative constant compiles to the immediate form of a shift right.
+        I32x4(neon!({
+            let shifted = vshlq_u32(vreinterpretq_u32_s32(value.0), vdupq_n_s32(-(N as i32)));
+            vreinterpretq_s32_u32(shifted)
+        }))
+    }
+    #[inline(always)]
+    fn shift_left<const N: u32>(self, value: I32x4) -> I32x4 {
+        I32x4(neon!(vshlq_s32(value.0, vdupq_n_s32(N as i32))))
+    }
+    #[inline(always)]
+    fn max_i32(self, a: I32x4, b: I32x4) -> I32x4 {
+        I32x4(neon!(vmaxq_s32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn select_greater(self, a: I32x4, b: I32x4, yes: I32x4, no: I32x4) -> I32x4 {
+        I32x4(neon!(vbslq_s32(vcgtq_s32(a.0, b.0), yes.0, no.0)))
+    }
+    #[inline(always)]
+    fn scale_high_half(self, value: I32x4, factor: u16) -> I32x4 {
+        I32x4(neon!({
+            let high = vshrq_n_u32::<16>(vreinterpretq_u32_s32(value.0));
+            let product = vmulq_n_u32(high, u32::from(factor));
+            vreinterpretq_s32_u32(vshrq_n_u32::<16>(product))
+        }))
+    }
+    #[inline(always)]
+    fn reduce_max(self, value: I32x4) -> i32 {
+        neon!(vmaxvq_s32(value.0))
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, address: *const T) {
+        // SAFETY: a prefetch reads nothing that the program can see and never faults.
+        unsafe {
+            asm!("prfm pldl1keep, [{}]", in(reg) address, options(readonly, nostack, preserves_flags));
+        }
+    }
+}
