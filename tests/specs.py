@@ -20,6 +20,8 @@ class Spec:
     torch_cls: type | None
     reference: Callable[..., Any]
     kwargs: dict[str, Any] = field(default_factory=dict)
+    slow: tuple[str, ...] = ("exp_avg_sq",)
+    """The states that are rounded stochastically, at the default betas."""
 
 
 SPECS = [

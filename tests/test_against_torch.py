@@ -145,12 +145,12 @@ def test_sparse_and_complex_are_refused_by_name_and_nothing_is_changed(cls):
     good.grad = torch.ones(3)
     bad.grad = torch.ones(3).to_sparse()
     optimizer = cls([good, bad])
-    with pytest.raises(RuntimeError, match="gradient of parameter 1.*sparse"):
+    with pytest.raises(RuntimeError, match=r"gradient of parameter 1.*sparse"):
         optimizer.step()
     complex_param = torch.ones(3, dtype=torch.complex64, requires_grad=True)
     complex_param.grad = torch.ones_like(complex_param)
     optimizer.param_groups[0]["params"][1] = complex_param
-    with pytest.raises(TypeError, match="parameter 1: dtype torch.complex64"):
+    with pytest.raises(TypeError, match=r"parameter 1: dtype torch\.complex64"):
         optimizer.step()
     optimizer.param_groups[0]["params"][1] = torch.nn.Parameter(torch.ones(3, device="meta"))
     optimizer.param_groups[0]["params"][1].grad = torch.ones(3, device="meta")

@@ -1,0 +1,63 @@
+"""Golden bytes: what a stored state is, for ever.
+
+A checkpoint written today must mean the same to every later version: the names, the layout, the
+codes and, because resumed runs repeat themselves, the roundings. If this fails, either it is a bug
+or the format has changed, which needs a new `format_version` and a line in the changelog. Then
+`python tests/test_golden.py` writes the file anew.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from optim8 import _native
+from specs import SPECS
+
+PATH = Path(__file__).parent / "data" / "golden_states.json"
+
+
+def states(spec, codec):
+    """Return the states of a small parameter after three steps, as hex."""
+    numbers = torch.arange(2 * 40, dtype=torch.float32).reshape(2, 40)
+    p = (numbers / 64 - 0.5).requires_grad_()
+    optimizer = spec.cls([p], codec=codec, block_size=32, min_quantized_numel=0, **spec.kwargs)
+    for n in range(3):
+        # Exact in float32 on every machine.
+        p.grad = ((numbers * 37 + n * 11) % 101 - 50) / 64
+        p.grad[1, 5] = 0.0
+        optimizer.step()
+    return {
+        name: [str(value.dtype), list(value.shape), value.numpy().tobytes().hex()]
+        for name, value in optimizer.state[p].items()
+    }
+
+
+CASES = {f"{spec.rule}-{codec}": (spec, codec) for spec in SPECS for codec in _native.CODECS}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_states_are_the_golden_bytes(case):
+    assert states(*CASES[case]) == json.loads(PATH.read_text())[case]
+
+
+def test_group_options_are_the_golden_ones():
+    optimizer = SPECS[0].cls([torch.zeros(1)])
+    options = {
+        "state_bits": 8,
+        "block_size": 256,
+        "codec": "dynamic",
+        "state_rounding": "stochastic",
+        "min_quantized_numel": 4096,
+        "nonfinite": "propagate",
+        "seed": 0,
+        "format_version": 1,
+    }
+    saved = optimizer.state_dict()["param_groups"][0]
+    assert {name: saved[name] for name in options} == options
+
+
+if __name__ == "__main__":
+    golden = {case: states(*arguments) for case, arguments in CASES.items()}
+    PATH.write_text(json.dumps(golden, indent=1) + "\n")

@@ -1,0 +1,137 @@
+"""Stochastic rounding: unbiased for each element, independent across the elements of a step.
+
+Seen through the optimizer: with a fresh state, the second moment after one step is
+`(1 - beta2) * g^2`, so the gradient sets each element's place between two codes.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+import optim8
+from optim8 import _native
+from specs import same_bits, stepped
+
+BLOCK = 256
+CODEC = pytest.mark.parametrize("codec", _native.CODECS)
+
+
+def roundings(codec, n_blocks, steps, seed=0):
+    """Return fractions (BLOCK,) and who rounded up: (steps, n_blocks, BLOCK)."""
+    table = optim8.codebook(codec, signed=False).double().numpy()
+    rng = np.random.default_rng(1)
+    lower = rng.integers(100, 250, BLOCK)
+    fraction = rng.uniform(0.02, 0.98, BLOCK)
+    y = table[lower] + fraction * (table[lower + 1] - table[lower])
+    y[0] = 1.0
+    grad = torch.from_numpy(np.sqrt(y)).float()
+    # Where the value really lies, after float32 has had its say.
+    exact = grad.double().numpy() ** 2
+    fraction = (exact - table[lower]) / (table[lower + 1] - table[lower])
+    p = torch.zeros(n_blocks * BLOCK, requires_grad=True)
+    p.grad = grad.repeat(n_blocks)
+    optimizer = optim8.AdamW([p], codec=codec, block_size=BLOCK, seed=seed)
+    ups = []
+    for n in steps:
+        optimizer.state.clear()
+        optimizer.step()
+        fresh = {k: v.clone() for k, v in optimizer.state[p].items()}
+        # Fresh states again, but at step n.
+        for name, value in fresh.items():
+            value.zero_()
+            if name == "exp_avg_codes":
+                value.fill_(optim8.codebook(codec, signed=True).tolist().index(0.0))
+        optimizer.state[p] = fresh
+        fresh["step"].fill_(n)
+        optimizer.step()
+        codes = optimizer.state[p]["exp_avg_sq_codes"].numpy().reshape(n_blocks, BLOCK)
+        assert np.all((codes[:, 1:] == lower[1:]) | (codes[:, 1:] == lower[1:] + 1))
+        ups.append(codes > lower)
+    return fraction[1:], np.array(ups)[:, :, 1:]
+
+
+@CODEC
+def test_unbiased_over_the_steps_of_each_element(codec):
+    """One Weyl sequence in time: the mean closes in as 1/T, not as 1/sqrt(T)."""
+    n_steps = 400
+    fraction, ups = roundings(codec, 16, range(n_steps))
+    error = np.abs(ups.mean(0) - fraction)
+    # Over T steps a golden section sequence strays by at most (3 + log_phi(T)) / T or so.
+    assert error.max() < 12 / n_steps
+
+
+@CODEC
+def test_unbiased_and_uncorrelated_across_the_elements_of_a_step(codec):
+    n_blocks = 6000
+    fraction, ups = roundings(codec, n_blocks, [0])
+    z = (ups[0] - fraction) / np.sqrt(fraction * (1 - fraction))
+    bias = z.mean(0) * np.sqrt(n_blocks)
+    assert np.abs(bias).max() < 5
+    assert 0.7 < bias.std() < 1.3
+    correlation = z.T @ z / np.sqrt(n_blocks)
+    pairs = correlation[np.triu_indices(len(fraction), 1)]
+    assert np.abs(pairs).max() < 6
+    assert 0.9 < pairs.std() < 1.1
+    neighbours = (z[1:] * z[:-1]).sum(0) / np.sqrt(n_blocks)
+    assert np.abs(neighbours).max() < 5
+
+
+@CODEC
+@pytest.mark.parametrize("step", [0, 1, 1000])
+def test_a_blocks_rounding_sum_is_as_if_of_independent_elements(codec, step):
+    fraction, ups = roundings(codec, 20_000, [step])
+    sums = (ups[0] - fraction).sum(1)
+    sums = sums / np.sqrt((fraction * (1 - fraction)).sum())
+    assert 0.9 < sums.var() < 1.1
+    assert 2.7 < (sums**4).mean() / sums.var() ** 2 < 3.4
+
+
+def test_seed_and_parameter_give_other_roundings_and_are_reproducible():
+    _, first = roundings("dynamic", 100, [0])
+    _, again = roundings("dynamic", 100, [0])
+    _, other = roundings("dynamic", 100, [0], seed=1)
+    assert np.array_equal(first, again)
+    assert 0.2 < (first != other).mean() < 0.5
+    params = [torch.zeros(8192, requires_grad=True) for _ in range(2)]
+    for p in params:
+        p.grad = torch.linspace(0.1, 1, 8192)
+    optimizer = optim8.AdamW(params)
+    optimizer.step()
+    codes = [optimizer.state[p]["exp_avg_sq_codes"] for p in params]
+    assert (codes[0] != codes[1]).float().mean() > 0.2
+
+
+def test_an_average_decays_though_its_steps_are_smaller_than_the_grids():
+    """Gradients fall a hundredfold, but for one a block; rounding to nearest holds the average."""
+    decayed = {}
+    for rounding in ("stochastic", "nearest"):
+        p = torch.zeros(4096, requires_grad=True)
+        optimizer = optim8.AdamW([p], betas=(0.9, 0.999), state_rounding=rounding)
+        generator = torch.Generator().manual_seed(0)
+        for n in range(700):
+            size = 1.0 if n < 100 else 0.01
+            p.grad = torch.randn(4096, generator=generator) * size
+            p.grad[::256] = 1.0
+            optimizer.step()
+        second = optim8.dequantize_state(optimizer, p)["exp_avg_sq"].view(-1, 256)
+        decayed[rounding] = second[:, 1:].mean().item()
+    expected = (1 - 0.999**100) * 0.999**600
+    assert decayed["stochastic"] == pytest.approx(expected, rel=0.05)
+    assert decayed["nearest"] > 1.3 * expected
+
+
+def test_fast_first_moments_round_to_nearest():
+    """`state_rounding` is of slow averages: with beta1 = 0.9 the first moment is the same."""
+    states = []
+    for rounding in ("stochastic", "nearest"):
+        optimizer, [p] = stepped(optim8.AdamW, [(5000,)], n_steps=1, state_rounding=rounding)
+        states.append(optimizer.state[p])
+    assert same_bits(states[0]["exp_avg_codes"], states[1]["exp_avg_codes"])
+    assert not same_bits(states[0]["exp_avg_sq_codes"], states[1]["exp_avg_sq_codes"])
+    states = []
+    for rounding in ("stochastic", "nearest"):
+        optimizer, [p] = stepped(
+            optim8.AdamW, [(5000,)], n_steps=1, state_rounding=rounding, betas=(0.99, 0.999)
+        )
+        states.append(optimizer.state[p])
+    assert not same_bits(states[0]["exp_avg_codes"], states[1]["exp_avg_codes"])
