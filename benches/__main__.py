@@ -120,9 +120,8 @@ def _run_quantize(record: Record, options: argparse.Namespace, sizes: Sequence[s
 def _run_memory(record: Record, options: argparse.Namespace, sizes: Sequence[str]) -> None:
     candidates = optimizers.torchs() + optimizers.ours() + _peers(options)
     for case in map(cases.parse, sizes):
-        for candidate in candidates:
-            if candidate.runs(case.n_elements, torch.float32):
-                record.memory.append(memory.measure(candidate.name, case.n_elements))
+        for candidate in optimizers.suitable(candidates, case, torch.float32):
+            record.memory.append(memory.measure(candidate.name, case.n_elements))
     print(f"\n{report.memory_table(record.memory)}")
 
 
@@ -131,7 +130,9 @@ def _run_fidelity(record: Record, options: argparse.Namespace, _sizes: Sequence[
     if not options.no_peers:
         candidates |= fidelity.other_candidates()
     protocol = fidelity.Protocol(n_steps=40) if options.quick else fidelity.Protocol()
-    record.fidelity += fidelity.study(candidates, protocol)
+    # Compiling torchao's step for every shape would take longer than all the rest.
+    with torch.compiler.set_stance("force_eager"):
+        record.fidelity += fidelity.study(candidates, protocol)
     print(f"\n{report.fidelity_table(record.fidelity)}")
 
 

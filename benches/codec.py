@@ -6,7 +6,6 @@ one is likely to take much less.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benches import machine
+from benches import machine, optimizers
 from benches.answer import WrongAnswerError
 from benches.cases import Case
-from benches.optimizers import CODECS
 from benches.record import Result
 from benches.timing import Action, MemoryRoof, alternate
 
@@ -60,14 +58,13 @@ def ours() -> dict[str, Quantizer]:
             lambda quantized: quantized.dequantize(),
             torch.as_tensor(optim8.codebook(codec, True)),
         )
-        for codec in CODECS
+        for codec in optimizers.CODECS
     }
 
 
 def peers() -> dict[str, Quantizer]:
     """Return bitsandbytes' quantizer where it is installed, and say so where it is not."""
-    if importlib.util.find_spec("bitsandbytes") is None:
-        print("bitsandbytes is not installed (dependency group `peers`): skipped")
+    if not optimizers.is_installed("bitsandbytes"):
         return {}
     from bitsandbytes import functional
 

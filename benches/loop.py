@@ -45,8 +45,7 @@ class _Run:
 
     model: GPT
     optimizer: torch.optim.Optimizer
-    backward_ns: list[int] = field(default_factory=list)
-    step_ns: list[int] = field(default_factory=list)
+    samples_ns: dict[str, list[int]] = field(default_factory=lambda: {"loop": [], "backward": []})
 
     def iterate(self, pieces: Tensor) -> None:
         start = perf_counter_ns()
@@ -54,8 +53,8 @@ class _Run:
         self.model.loss(pieces).backward()
         middle = perf_counter_ns()
         self.optimizer.step()
-        self.backward_ns.append(middle - start)
-        self.step_ns.append(perf_counter_ns() - middle)
+        self.samples_ns["loop"].append(perf_counter_ns() - middle)
+        self.samples_ns["backward"].append(middle - start)
 
     def change(self, initial: Tensor) -> Tensor:
         return _flat(self.model) - initial
@@ -114,12 +113,12 @@ def measure(
             level=machine.optim8_level(),
             candidate=candidate,
             n_elements=n_elements,
-            timing=Timing.of(samples[N_FIRST:]),
+            timing=Timing.of(run.samples_ns[bench][N_FIRST:]),
             bytes_per_element=12 + 2 * state_nbytes(run.optimizer) / n_elements,
             roof=roof.bytes_per_second,
         )
+        for bench in ("loop", "backward")
         for candidate, run in runs.items()
-        for bench, samples in (("loop", run.step_ns), ("backward", run.backward_ns))
     ]
 
 

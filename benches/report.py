@@ -26,7 +26,7 @@ BASELINES = {
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Format a table that is readable as it is and is Markdown too; the first column is text."""
     lines = [list(header), *map(list, rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    widths = [max(2, *(len(line[i]) for line in lines)) for i in range(len(header))]
 
     def join(line: Sequence[str]) -> str:
         cells = [
@@ -211,15 +211,14 @@ BARS = (
 
 
 def bars_table(record: Record) -> str:
-    """Show what a record says of every bar."""
-
-    def row(bar: Bar) -> tuple[str, ...]:
+    """Show what a record says of those bars that it says something of."""
+    rows = []
+    for bar in BARS:
         value = bar.measure(record)
-        verdict = "not measured" if value is None else "yes" if bar.reached(value) else "no"
-        shown = (_with_unit(x, bar.unit) for x in (bar.bar, bar.aim, value))
-        return (bar.title, *shown, verdict)
-
-    return table(("", "bar", "aim", "measured", "reached"), map(row, BARS))
+        if value is not None:
+            shown = [_with_unit(x, bar.unit) for x in (bar.bar, bar.aim, value)]
+            rows.append((bar.title, *shown, "yes" if bar.reached(value) else "no"))
+    return table(("", "bar", "aim", "measured", "reached"), rows)
 
 
 def _with_unit(value: float | None, unit: str) -> str:

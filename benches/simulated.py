@@ -87,7 +87,9 @@ def blockwise(
         padding = -x.numel() % block_size
         blocks = functional.pad(x.flatten(), (0, padding)).view(-1, block_size)
         scales = blocks.abs().amax(dim=1, keepdim=True).to(scale_dtype).float()
-        restored = normalized(blocks / scales.clamp_min(1e-38)) * scales
+        # A scale of 16 bits may be less than the largest magnitude, or zero where that is small.
+        y = torch.where(scales > 0, blocks / scales, 0.0).clamp(-1.0, 1.0)
+        restored = normalized(y) * scales
         return restored.flatten()[: x.numel()].view_as(x)
 
     return round_trip

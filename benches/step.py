@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from benches import answer, machine
 from benches.cases import Case
 from benches.memory import state_nbytes
-from benches.optimizers import Candidate
+from benches.optimizers import Candidate, suitable
 from benches.record import Result
 from benches.timing import MemoryRoof, alternate
 
 #: Bytes per element that all candidates together may need: parameters, states, temporaries.
 MAX_BYTES_PER_ELEMENT = 64
+
+#: Large, since torch keeps second moments of float16 parameters in float16: a thousandth of a square
+#: must not be too small for that.
+GRADIENT_SCALE = 8.0
 
 
 def measure(
@@ -29,7 +33,7 @@ def measure(
     *,
     n_rounds: int,
 ) -> list[Result]:
-    """Check, then time every candidate that is meant for this case.
+    """Check, then time every candidate that is suitable for this case.
 
     Parameters
     ----------
@@ -38,7 +42,7 @@ def measure(
     dtype : torch.dtype
         Of parameters and gradients.
     candidates : sequence of Candidate
-        Those not meant for the case are left out.
+        Those not suitable are left out.
     roof : MemoryRoof
         Of this run.
     n_rounds : int
@@ -59,12 +63,10 @@ def measure(
             f"step {case.name}: skipped, needs {MAX_BYTES_PER_ELEMENT} bytes of memory per element"
         )
         return []
-    gradients = list(_normal(case, dtype, seed=1))
+    gradients = [tensor.mul_(GRADIENT_SCALE) for tensor in _normal(case, dtype, seed=1)]
     start = list(_normal(case, dtype, seed=2))
     actions, bytes_per_element = {}, {}
-    for candidate in candidates:
-        if not candidate.runs(case.n_elements, dtype):
-            continue
+    for candidate in suitable(candidates, case, dtype):
         parameters = [nn.Parameter(tensor.clone()) for tensor in start]
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
