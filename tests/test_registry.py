@@ -1,6 +1,8 @@
 """Every rule of the binary has a class that reaches it, a reference and a spec."""
 
+import ast
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,6 +46,21 @@ def test_signature_is_that_of_torch(cls):
 
 def test_options_are_documented():
     assert all(f"    {name}\n" in Options.__doc__ for name in Options.__annotations__)
+
+
+def test_imports_point_downward():
+    """`_native` <- `quant` <- `state` <- `optim._base` <- `optim.<name>`; no circles."""
+    layers = ["optim8._native", "optim8.quant", "optim8.state", "optim8.optim._base"]
+    root = Path(optim8.__file__).parent
+    optimizers = (root / "optim").glob("[a-z]*.py")
+    files = [root / "quant.py", root / "state.py", root / "optim" / "_base.py", *optimizers]
+    for file in files:
+        name = ".".join(file.relative_to(root.parent).with_suffix("").parts)
+        below = layers[: layers.index(name)] if name in layers else layers
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "optim8":
+                imported = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                assert imported & set(below), f"{name} imports {node.module}"
 
 
 def test_info_names_what_runs():
