@@ -126,9 +126,8 @@ def _run_memory(record: Record, options: argparse.Namespace, sizes: Sequence[str
 
 
 def _run_fidelity(record: Record, options: argparse.Namespace, _sizes: Sequence[str]) -> None:
-    candidates = fidelity.our_candidates()
-    if not options.no_peers:
-        candidates |= fidelity.other_candidates()
+    peers = {peer.name: peer.make for peer in _peers(options)}
+    candidates = fidelity.our_candidates() | peers | fidelity.simulated_candidates()
     protocol = fidelity.Protocol(n_steps=40) if options.quick else fidelity.Protocol()
     # Compiling torchao's step for every shape would take longer than all the rest.
     with torch.compiler.set_stance("force_eager"):

@@ -71,13 +71,13 @@ class _Shadow:
         self.largest_error = 0.0
 
     @torch.no_grad()
-    def updates(self, gradients: list[Tensor]) -> list[nn.Parameter]:
+    def updates(self, gradients: list[Tensor]) -> list[Tensor]:
         """Step from zero; what the parameters then are is minus the update."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.zero_()
             parameter.grad = gradient
         self.optimizer.step()
-        return self.judged()
+        return [parameter.detach() for parameter in self.judged()]
 
     def judged(self) -> list[nn.Parameter]:
         """Return those large enough to have 8-bit states."""
@@ -106,16 +106,10 @@ def our_candidates() -> dict[str, MakeOptimizer]:
     }
 
 
-def other_candidates() -> dict[str, MakeOptimizer]:
-    """Return the peers that are installed, and the formats of those that are not on CPUs."""
-    simulated = {
-        "the paper's, simulated": paper(),
-        "FlashOptim's, simulated": flashoptim(),
-    }
-    return {peer.name: peer.make for peer in optimizers.peers()} | {
-        name: partial(SimulatedAdamW, state_format=state_format)
-        for name, state_format in simulated.items()
-    }
+def simulated_candidates() -> dict[str, MakeOptimizer]:
+    """Return formats whose own code does not run on CPUs, or may not be installed, by name."""
+    formats = {"the paper's, simulated": paper(), "FlashOptim's, simulated": flashoptim()}
+    return {name: partial(SimulatedAdamW, state_format=it) for name, it in formats.items()}
 
 
 def study(

@@ -65,7 +65,7 @@ def available_memory() -> int:
 def cgroup_cpus() -> float | None:
     """Return how many CPUs the control group grants, or None where it sets no limit."""
     quota = _read("/sys/fs/cgroup/cpu.max").split()
-    if len(quota) == 2 and quota[0] != "max":  # noqa: PLR2004
+    if len(quota) == 2 and quota[0] != "max":
         return int(quota[0]) / int(quota[1])
     return None
 

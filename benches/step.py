@@ -20,8 +20,8 @@ from benches.timing import MemoryRoof, alternate
 #: Bytes per element that all candidates together may need: parameters, states, temporaries.
 MAX_BYTES_PER_ELEMENT = 64
 
-#: Large, since torch keeps second moments of float16 parameters in float16: a thousandth of a square
-#: must not be too small for that.
+#: Large, since torch keeps second moments of float16 parameters in float16, and a thousandth of a
+#: square must not be too small for that.
 GRADIENT_SCALE = 8.0
 
 
