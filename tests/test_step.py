@@ -325,3 +325,30 @@ def test_fifty_thousand_tiny_tensors():
     torch.testing.assert_close(
         torch.stack([p.detach() for p in params]), torch.full((50_000, 2), 0.8)
     )
+
+
+@pytest.fixture(params=["dtype", "device"])
+def other_default(request):
+    """The default dtype of torch is float64, or its default device is not the CPU."""
+    if request.param == "dtype":
+        torch.set_default_dtype(torch.float64)
+        yield
+        torch.set_default_dtype(torch.float32)
+    else:
+        with torch.device("meta"):
+            yield
+
+
+@pytest.mark.usefixtures("other_default")
+def test_defaults_of_torch_do_not_matter():
+    p, q = (torch.ones(n, dtype=torch.float32, device="cpu").requires_grad_() for n in (5000, 10))
+    p.grad, q.grad = p.detach().clone(), q.detach().clone()
+    optimizer = optim8.AdamW([p, q])
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.step()
+    tensors = [*optimizer.state[p].values(), *optim8.dequantize_state(optimizer, p).values()]
+    quantized = optim8.quantize(p)
+    tensors += [quantized.scales, quantized.dequantize(), optim8.codebook("root", signed=True)]
+    assert all(t.device.type == "cpu" for t in tensors)
+    assert {t.dtype for t in tensors} == {torch.float32, torch.uint8}

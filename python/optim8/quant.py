@@ -64,7 +64,7 @@ def codebook(name: str, signed: bool) -> Tensor:
     >>> optim8.codebook("dynamic", signed=False)[[0, 255]]
     tensor([0., 1.])
     """
-    return torch.tensor(codec_named(name).codebook(signed), dtype=torch.float32)
+    return torch.tensor(codec_named(name).codebook(signed), dtype=torch.float32, device="cpu")
 
 
 def register_codebook(name: str, signed: Iterable[float], unsigned: Iterable[float]) -> None:
@@ -154,7 +154,7 @@ class QuantizedTensor(Generic[Array]):
             out = np.empty(self.shape, dtype)
             dequantize_into(_tensor(self.codes), _tensor(self.scales), _tensor(out), self)
             return out
-        values = torch.empty(self.shape, dtype=dtype)
+        values = torch.empty(self.shape, dtype=dtype, device="cpu")
         dequantize_into(self.codes, self.scales, values, self)
         return values
 
@@ -226,8 +226,9 @@ def quantize_tensor(
 ) -> tuple[Tensor, Tensor]:
     """Return new codes and scales of a tensor."""
     shape = tuple(values.shape)
-    codes = torch.empty(shape, dtype=torch.uint8)
-    scales = torch.empty(_native.scales_shape(shape, block_size))
+    # Whatever the default dtype and device are.
+    codes = torch.empty(shape, dtype=torch.uint8, device="cpu")
+    scales = torch.empty(_native.scales_shape(shape, block_size), dtype=torch.float32, device="cpu")
     _native.quantize(
         values,
         codes,

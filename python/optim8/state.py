@@ -59,10 +59,10 @@ def is_quantized(param: Tensor, group: Group) -> bool:
 
 def create(rule: str, param: Tensor, group: Group) -> State:
     """Make the states of a parameter at step 0: all of them zero."""
-    state = {"step": torch.zeros((), dtype=torch.float32)}
+    state = {"step": torch.zeros((), dtype=torch.float32, device="cpu")}
     for name, signed in rule_states(rule).signed.items():
         for key, (dtype, shape) in _expected(name, param, group).items():
-            state[key] = torch.zeros(shape, dtype=dtype)
+            state[key] = torch.zeros(shape, dtype=dtype, device="cpu")
             if dtype == torch.uint8:
                 state[key].fill_(_zero_code(codec_named(group["codec"]), signed))
     return state
@@ -113,7 +113,7 @@ def dequantize(rule: str, param: Tensor, group: Group, state: State) -> State:
             values[name] = state[name].clone()
             continue
         codes, scales = state[f"{name}_codes"], state[f"{name}_scales"]
-        values[name] = torch.empty(param.shape, dtype=_full_dtype(param))
+        values[name] = torch.empty(param.shape, dtype=_full_dtype(param), device="cpu")
         how = QuantizedTensor(
             codes, scales, group["codec"], signed, group["block_size"], (), param.dtype
         )
@@ -171,4 +171,4 @@ def _step(value: object, param_name: str) -> Tensor:
         raise TypeError(f"step of {param_name} is {value!r}, expected a number")
     if not 0 <= value < float("inf"):
         raise ValueError(f"step of {param_name} is {value!r}, expected a number from 0 on")
-    return torch.tensor(float(value), dtype=torch.float32)
+    return torch.tensor(float(value), dtype=torch.float32, device="cpu")
