@@ -329,7 +329,7 @@ def test_fifty_thousand_tiny_tensors():
 
 @pytest.fixture(params=["dtype", "device"])
 def other_default(request):
-    """The default dtype of torch is float64, or its default device is not the CPU."""
+    """Make float64 the default dtype of torch, or another device than the CPU its default."""
     if request.param == "dtype":
         torch.set_default_dtype(torch.float64)
         yield
