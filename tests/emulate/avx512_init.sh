@@ -1,0 +1,18 @@
+#!/bin/busybox sh
+# First process of the emulated machine that avx512.sh boots: runs every program in /tests, in the
+# order of their names. Reports on the serial console, in lines that begin with "emulate:".
+busybox=/bin/busybox
+$busybox mount -t proc proc /proc
+$busybox mount -t devtmpfs dev /dev
+$busybox mount -t tmpfs tmp /tmp
+for flag in avx512f avx512bw avx512dq avx512vl; do
+    $busybox grep -qw "$flag" /proc/cpuinfo && echo "emulate: flag $flag"
+done
+for program in /tests/*; do
+    # shellcheck disable=SC2046  # one assignment and one argument a line, without spaces
+    $busybox env $($busybox cat /environment) "$program" $($busybox cat /arguments)
+    echo "emulate: exit $? ${program##*/}"
+done
+echo "emulate: done"
+# Nothing more: switching off would lose what the serial port has not sent yet.
+exec $busybox sleep 1000000

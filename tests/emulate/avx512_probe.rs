@@ -1,0 +1,120 @@
+//! Proof that AVX-512 instructions are executed, for `avx512.sh`: each kind that the kernels rest on
+//! must give what plain Rust gives.
+//!
+//! An emulator can announce an instruction set and lack or misread an instruction of it. This
+//! program tells such a fault from one of ours, in a second, before the long tests start.
+
+use std::arch::x86_64::*;
+
+const LANES: usize = 16;
+
+fn main() {
+    macro_rules! require {
+        ($($feature:tt),*) => {
+            $(assert!(is_x86_feature_detected!($feature), concat!("this CPU lacks ", $feature));)*
+        };
+    }
+    require!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c");
+    // SAFETY: the features were found just above.
+    unsafe { probe() };
+    println!("probe: AVX-512 F, BW, DQ and VL instructions agree with plain Rust");
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn probe() {
+    let x: [f32; LANES] = std::array::from_fn(|i| (i as f32 - 7.5) * 1.75 + 0.25);
+    let words: [i32; LANES] = std::array::from_fn(|i| (i as i32 - 4) * 0x0123_4567 >> (i % 5 * 6));
+    let table: [f32; 256] = std::array::from_fn(|i| i as f32 / 3.0);
+    let bytes: [u8; 64] = std::array::from_fn(|i| (i * 37 + 11) as u8);
+
+    // SAFETY: each load reads 64 bytes, which is the size of the array.
+    let (vx, vwords, vbytes) = unsafe {
+        (
+            _mm512_loadu_ps(x.as_ptr()),
+            _mm512_loadu_si512(words.as_ptr().cast()),
+            _mm512_loadu_si512(bytes.as_ptr().cast()),
+        )
+    };
+
+    // F: narrowing with unsigned saturation; the minimum keeps the lanes non-negative.
+    let narrowed = _mm512_cvtusepi32_epi8(_mm512_max_epi32(vwords, _mm512_setzero_si512()));
+    let mut codes = [0_u8; LANES];
+    // SAFETY: the store writes 16 bytes, the size of the array.
+    unsafe { _mm_storeu_si128(codes.as_mut_ptr().cast(), narrowed) };
+    assert_eq!(codes, words.map(|word| word.clamp(0, 255) as u8), "vpmovusdb");
+
+    // F: rounding to integers, ties to even.
+    let rounded = ints_of(_mm512_cvtps_epi32(vx));
+    assert_eq!(rounded, x.map(|x| x.round_ties_even() as i32), "vcvtps2dq");
+
+    // BW: the high half of a product of 16-bit integers.
+    let high = bytes_of(_mm512_mulhi_epu16(vbytes, vwords));
+    let expected: [u16; 32] = std::array::from_fn(|i| {
+        let a = u32::from(bytes[2 * i]) | u32::from(bytes[2 * i + 1]) << 8;
+        let b = words[i / 2] as u32 >> (i % 2 * 16) & 0xffff;
+        (a * b >> 16) as u16
+    });
+    let expected: [u8; 64] = std::array::from_fn(|i| expected[i / 2].to_le_bytes()[i % 2]);
+    assert_eq!(high, expected, "vpmulhuw");
+
+    // F: a gather by bytes extended with zeros.
+    // SAFETY: every index is a byte, and the table has 256 entries.
+    let gathered = floats_of(unsafe {
+        let index = _mm512_cvtepu8_epi32(_mm512_castsi512_si128(vbytes));
+        _mm512_i32gather_ps::<4>(index, table.as_ptr())
+    });
+    assert_eq!(gathered, std::array::from_fn(|i| table[usize::from(bytes[i])]), "vgatherdps");
+
+    // DQ and F: sign bits as a mask, and masked operations.
+    let negative = _mm512_movepi32_mask(_mm512_castps_si512(vx));
+    let negated = ints_of(_mm512_mask_sub_epi32(vwords, negative, _mm512_setzero_si512(), vwords));
+    let expected = std::array::from_fn(|i| if x[i] < 0.0 { -words[i] } else { words[i] });
+    assert_eq!(negated, expected, "vpmovd2m, vpsubd with a mask");
+    let greater = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(vx, _mm512_set1_ps(2.0));
+    let kept = ints_of(_mm512_maskz_mov_epi32(greater, vwords));
+    let expected = std::array::from_fn(|i| if x[i] > 2.0 { words[i] } else { 0 });
+    assert_eq!(kept, expected, "vcmpps, vmovdqa32 with a zeroing mask");
+
+    // F: fused multiply-add, division and square root, all rounded once; subnormal results too.
+    let fused = floats_of(_mm512_fmadd_ps(vx, vx, _mm512_set1_ps(-1.0e-3)));
+    assert_eq!(fused, x.map(|x| x.mul_add(x, -1.0e-3)), "vfmadd");
+    let divided = floats_of(_mm512_div_ps(vx, _mm512_set1_ps(3.0e38)));
+    assert_eq!(divided, x.map(|x| x / 3.0e38), "vdivps to subnormals");
+    let root = floats_of(_mm512_sqrt_ps(_mm512_abs_ps(vx)));
+    assert_eq!(root, x.map(|x| x.abs().sqrt()), "vsqrtps");
+
+    // VL: a mask on a vector of 256 bits.
+    let low = _mm512_castsi512_si256(vwords);
+    let mut lanes = [0_i32; 8];
+    // SAFETY: the store writes 32 bytes, the size of the array.
+    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), _mm256_maskz_mov_epi32(0xa5, low)) };
+    let expected = std::array::from_fn(|i| if 0xa5 >> i & 1 == 1 { words[i] } else { 0 });
+    assert_eq!(lanes, expected, "vmovdqa32 of 256 bits with a zeroing mask");
+}
+
+/// The lanes as float32.
+#[target_feature(enable = "avx512f")]
+fn floats_of(value: __m512) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    // SAFETY: the store writes 64 bytes, the size of the array.
+    unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), value) };
+    lanes
+}
+
+/// The lanes as 32-bit integers.
+#[target_feature(enable = "avx512f")]
+fn ints_of(value: __m512i) -> [i32; LANES] {
+    let mut lanes = [0; LANES];
+    // SAFETY: the store writes 64 bytes, the size of the array.
+    unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), value) };
+    lanes
+}
+
+/// The lanes as bytes.
+#[target_feature(enable = "avx512f")]
+fn bytes_of(value: __m512i) -> [u8; 64] {
+    let mut lanes = [0; 64];
+    // SAFETY: the store writes 64 bytes, the size of the array.
+    unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), value) };
+    lanes
+}
