@@ -78,7 +78,7 @@ def _train(optimizer: str, options: argparse.Namespace) -> Result:
         "loss {task.fields[loss]:.2f}",
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns, refresh_per_second=2) as progress:  # the cores are for the training
         bar = progress.add_task(optimizer, total=n_steps, loss=float("nan"))
         return run(
             Task(optimizer, options.size, n_steps, options.seed),
