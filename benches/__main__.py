@@ -58,7 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.command == "all":
         _run_second_level(record, options)
     path = record.save(options.output)
-    print(f"\n{report.bars_table(record)}\n\nrecord: {path}")
+    print(f"\nrecord: {path}\n")
+    if options.command == "all":
+        _report(path)
+    else:
+        print(report.bars_table(record))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,8 +182,9 @@ def _report(path: Path) -> None:
     from benches import plot  # needs matplotlib, which measuring does not
 
     record = Record.load(path)
-    print(report.bars_table(record))
-    plot.draw(record, path.with_suffix(".png"))
+    picture = path.with_suffix(".png")
+    plot.draw(record, picture)
+    print(f"{report.bars_table(record)}\n\nplot: {picture}")
 
 
 if __name__ == "__main__":

@@ -218,7 +218,7 @@ def bars_table(record: Record) -> str:
         if value is not None:
             shown = [_with_unit(x, bar.unit) for x in (bar.bar, bar.aim, value)]
             rows.append((bar.title, *shown, "yes" if bar.reached(value) else "no"))
-    return table(("", "bar", "aim", "measured", "reached"), rows)
+    return table(("", "bar", "aim", "measured", "reached"), rows) if rows else ""
 
 
 def _with_unit(value: float | None, unit: str) -> str:
