@@ -12,6 +12,7 @@
 #
 # Installs what is missing as root, writes to target/emulate/arm, passes arguments on to the tests (a filter, say).
 # OPTIM8_EMULATE_TIMEOUT: the most that building and testing may take, in seconds, 1800 unless set.
+# PROPTEST_CASES: cases of each property, 64 unless set.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=tests/emulate/common.sh
@@ -34,6 +35,7 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static"
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64-static
 export OPTIM8_REQUIRE_LEVELS=neon PROPTEST_CASES="${PROPTEST_CASES:-64}"
+export PROPTEST_DISABLE_FAILURE_PERSISTENCE=true
 
 echo "arm: $("$RUSTC" --version), $(qemu-aarch64-static --version | head -n 1)"
 timeout "${OPTIM8_EMULATE_TIMEOUT:-1800}" \

@@ -56,7 +56,7 @@ cp /bin/busybox "$work/root/bin/"
 cp tests/emulate/avx512_init.sh "$work/root/init"
 chmod 755 "$work/root/init"
 printf '%s\n' OPTIM8_REQUIRE_LEVELS=avx2,avx512 PROPTEST_CASES="${PROPTEST_CASES:-4}" \
-    >"$work/root/environment"
+    PROPTEST_DISABLE_FAILURE_PERSISTENCE=true >"$work/root/environment"
 printf '%s\n' --show-output --test-threads=1 "$@" >"$work/root/arguments"
 (cd "$work/root" && find . | cpio --quiet -o -H newc) >"$work/iso/initrd"
 cp "$work/linux" /usr/lib/ISOLINUX/isolinux.bin /usr/lib/syslinux/modules/bios/ldlinux.c32 \
