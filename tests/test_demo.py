@@ -46,7 +46,11 @@ def test_demo_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert ours["losses"][0] == baseline["losses"][0]
     assert ours["held_out_losses"][0] == baseline["held_out_losses"][0]
     assert baseline["losses"][-1] < baseline["losses"][0] - 1
-    assert ours["losses"] == pytest.approx(baseline["losses"], abs=0.02)
+    # Held-out losses, as a batch's may turn on a byte that the model has hardly met.
+    for (_, old), (_, new) in zip(
+        baseline["held_out_losses"], ours["held_out_losses"], strict=True
+    ):
+        assert new == pytest.approx(old, abs=0.02)
 
 
 def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -109,9 +109,9 @@ def plot(baseline: Result, ours: Result, path: Path) -> None:
         markersize=4,
         label="held out",
     )
-    differences.set_ylabel("difference")
+    differences.set_ylabel("optim8 - torch")
     differences.set_xlabel("optimizer steps")
-    differences.legend(frameon=False, ncols=2, loc="upper left")
+    differences.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     for axes in (losses, differences):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
