@@ -11,7 +11,10 @@ done
 for program in /tests/*; do
     # shellcheck disable=SC2046  # one assignment and one argument a line, without spaces
     $busybox env $($busybox cat /environment) "$program" $($busybox cat /arguments)
-    echo "emulate: exit $? ${program##*/}"
+    status=$?
+    # The kernel says which instruction a signal was for.
+    [ $status -lt 128 ] || $busybox dmesg | $busybox tail -n 2
+    echo "emulate: exit $status ${program##*/}"
 done
 echo "emulate: done"
 # Nothing more: switching off would lose what the serial port has not sent yet.
