@@ -9,7 +9,10 @@
 # own (avx512_probe.rs) executes the instructions correctly, and that every test binary passed.
 #
 # A hundred times slower than the machine it runs on: property tests run with few cases. The model
-# is Skylake-X because Linux does not boot on this Bochs' (2.7) later ones.
+# is Skylake-X because Linux does not boot on this Bochs' (2.7) later ones. This Bochs also takes a
+# gather whose indices are in one of the registers 16 to 31 for an illegal instruction: where the
+# compiler chose such a register, a test ends with exit code 132 and "invalid opcode" in the log, and
+# the code around the gather has to give it another.
 #
 # Installs what is missing as root, writes to target/emulate/avx512, passes arguments on to the test
 # binaries (a filter, say). OPTIM8_EMULATE_TIMEOUT: the most that the emulated machine may run, in
