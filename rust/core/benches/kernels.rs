@@ -3,6 +3,8 @@
 //! Throughput is in elements; 8,192 elements stay in the second-level cache, 8 M do not. What users
 //! feel, against torch and with Python around it, is measured in `benches/` at the top.
 
+#![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
 use optim8_core::{

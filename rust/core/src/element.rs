@@ -137,7 +137,7 @@ impl Element for bf16 {
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &[bf16; GROUP], at: usize) -> S::F32 {
         let bits = simd.load_u16(group_bits(from), at);
-        simd.from_bits(simd.shift_left::<16>(bits))
+        simd.with_bits(simd.shift_left::<16>(bits))
     }
     // By integer arithmetic: the conversion instructions that some CPUs have flush denormals.
     #[inline(always)]

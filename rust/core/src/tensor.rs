@@ -243,13 +243,23 @@ impl Tensor {
             // SAFETY: it is a slice; the caller promises the rest.
             return f(unsafe { self.slice(range) });
         }
+        // SAFETY: as this function.
+        f(&unsafe { self.copy(range) })
+    }
+
+    /// A copy of elements in row-major order.
+    ///
+    /// # Safety
+    ///
+    /// As [`Tensor::read`].
+    unsafe fn copy<E: Element>(&self, range: Range<usize>) -> Vec<E> {
         let mut copy = Vec::with_capacity(range.len());
-        // SAFETY: the addresses are those of elements within the tensor, which the maker promised
-        // may be read at any alignment.
         self.for_each_address(range, |address| {
-            copy.push(unsafe { address.cast::<E>().read_unaligned() })
+            // SAFETY: the addresses are those of elements within the tensor, which the maker
+            // promised may be read at any alignment.
+            copy.push(unsafe { address.cast::<E>().read_unaligned() });
         });
-        f(&copy)
+        copy
     }
 
     /// Calls `f` with elements in row-major order, in place or in a copy that is written back.
@@ -266,11 +276,8 @@ impl Tensor {
             // SAFETY: it is a slice; the caller promises the rest.
             return f(unsafe { self.slice_mut(range) });
         }
-        let mut copy = Vec::with_capacity(range.len());
-        // SAFETY: as in `read`.
-        self.for_each_address(range.clone(), |address| {
-            copy.push(unsafe { address.cast::<E>().read_unaligned() })
-        });
+        // SAFETY: as this function.
+        let mut copy = unsafe { self.copy(range.clone()) };
         let result = f(&mut copy);
         let mut copy = copy.into_iter();
         self.for_each_address(range, |address| {

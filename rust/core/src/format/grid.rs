@@ -168,7 +168,7 @@ where
         // Of numbers that are not negative, the bits are ordered as the numbers are.
         let clamped = simd.max_i32(simd.bits(magnitude), simd.bits(self.smallest));
         let position =
-            G::position::<S, SIGNED, NEAREST>(simd, &self.constants, simd.from_bits(clamped));
+            G::position::<S, SIGNED, NEAREST>(simd, &self.constants, simd.with_bits(clamped));
         let level = if NEAREST {
             let level = simd.shift_right::<FRACTION_BITS>(position);
             simd.keep_where_greater(level, magnitude, self.half)
@@ -179,7 +179,7 @@ where
                 // The fraction of level 1 that a smaller magnitude has come must reach one, together
                 // with the threshold, which is here put into the fraction bits of a float in [1, 2).
                 let one = simd.splat_i32(0x3f80_0000);
-                let missing = simd.splat(2.0) - simd.from_bits(simd.xor_i32(threshold, one));
+                let missing = simd.splat(2.0) - simd.with_bits(simd.xor_i32(threshold, one));
                 simd.keep_where_greater(level, magnitude, missing * self.smallest)
             } else {
                 simd.keep_where_greater(level, value, simd.splat(0.0))

@@ -14,9 +14,9 @@ pub(super) const fn n_levels(signed: bool) -> f64 {
     if signed { 127.0 } else { 255.0 }
 }
 
-/// `value` and two units in the last place more: so that 1 - 2^-24 reaches the last level.
-pub(super) const fn a_little_more(value: f64) -> f32 {
-    f32::from_bits((value as f32).to_bits() + 2)
+/// `value` and a unit in the last place more: so that 1 - 2^-24 reaches the last level.
+const fn a_little_more(value: f64) -> f32 {
+    f32::from_bits((value as f32).to_bits() + 1)
 }
 
 /// The values of codes whose level `i` of `n` is `value(i / n)`, on both sides of zero if signed.

@@ -12,6 +12,8 @@ mod dynamic;
 mod grid;
 mod linear;
 mod root;
+#[cfg(test)]
+mod tests;
 
 pub use codebook::Codebook;
 

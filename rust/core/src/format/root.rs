@@ -12,9 +12,13 @@
 //! it i falls: the position is continuous.
 
 use super::grid::{Grid, HALF, ONE, opaque};
-use super::linear::{a_little_more, n_levels, symmetric};
+use super::linear::{n_levels, symmetric};
 use crate::real::Real;
+use crate::rounding::FRACTION_BITS;
 use crate::simd::Simd;
+
+/// A little more than 2^-24.
+const NUDGE: f32 = 6.02e-8;
 
 /// The grid of the codec `root`.
 #[derive(Clone, Copy)]
@@ -41,7 +45,7 @@ impl Grid for Root {
     #[inline(always)]
     fn constants<S: Simd>(simd: S, signed: bool) -> S::F32 {
         let n = n_levels(signed);
-        simd.splat(opaque(a_little_more(if signed { n * n } else { n * n * (n * n) })))
+        simd.splat(opaque((if signed { n * n } else { n * n * (n * n) }) as f32))
     }
 
     #[inline(always)]
@@ -51,6 +55,8 @@ impl Grid for Root {
         magnitude: S::F32,
     ) -> S::I32 {
         let n = n_levels(SIGNED);
+        // 1 - 2^-24 becomes 1, and what is further from 1 changes the less.
+        let magnitude = (magnitude * simd.splat(NUDGE)).mul_add(magnitude, magnitude);
         let root = if SIGNED { magnitude.sqrt() } else { magnitude.sqrt().sqrt() };
         // Adding this constant rounds to an integer, so that of s - 1/2 is the one below s.
         let to_integer = simd.splat(1.5 * ONE as f32);
@@ -65,7 +71,9 @@ impl Grid for Root {
             (square * square, (twice + simd.splat(1.0)) * sum_of_squares)
         };
         let fraction = magnitude.mul_add(scale, simd.splat(0.0) - start) / step;
-        let position = simd.round((level + fraction) * simd.splat(ONE as f32));
+        // Level and fraction apart: as one float, the fraction would lose the bits of the level.
+        let whole = simd.shift_left::<FRACTION_BITS>(simd.round(level));
+        let position = simd.add_i32(whole, simd.round(fraction * simd.splat(ONE as f32)));
         simd.add_i32(position, simd.splat_i32(if NEAREST { HALF } else { 0 }))
     }
 }

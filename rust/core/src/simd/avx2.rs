@@ -184,16 +184,16 @@ impl Simd for Avx2 {
         // SAFETY: `lanes` has room for 8 float32; the token proves the feature.
         unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), value.0) };
         let mut wide = [0.0; 8];
-        for lane in 0..8 {
-            wide[lane] = f64::from(lanes[lane]);
+        for (wide, lane) in wide.iter_mut().zip(lanes) {
+            *wide = f64::from(lane);
         }
         F64Lanes(wide)
     }
     #[inline(always)]
     fn narrow(self, value: F64Lanes<8>) -> F32x8 {
         let mut lanes = [0.0; 8];
-        for lane in 0..8 {
-            lanes[lane] = value.0[lane] as f32;
+        for (lane, wide) in lanes.iter_mut().zip(value.0) {
+            *lane = wide as f32;
         }
         // SAFETY: `lanes` holds 8 float32; the token proves the feature.
         F32x8(unsafe { _mm256_loadu_ps(lanes.as_ptr()) })
@@ -218,8 +218,8 @@ impl Simd for Avx2 {
         let (c, d) = (source.vector(2).0, source.vector(3).0);
         let packed = avx2!({
             let offset = _mm256_set1_epi16(offset);
-            let ab = _mm256_add_epi16(_mm256_packs_epi32(a, b), offset);
-            let cd = _mm256_add_epi16(_mm256_packs_epi32(c, d), offset);
+            let ab = _mm256_adds_epi16(_mm256_packs_epi32(a, b), offset);
+            let cd = _mm256_adds_epi16(_mm256_packs_epi32(c, d), offset);
             // Each half of the vector now holds four codes of a, b, c and d in turn.
             let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
             _mm256_permutevar8x32_epi32(_mm256_packus_epi16(ab, cd), order)
@@ -253,7 +253,7 @@ impl Simd for Avx2 {
         I32x8(avx2!(_mm256_castps_si256(value.0)))
     }
     #[inline(always)]
-    fn from_bits(self, value: I32x8) -> F32x8 {
+    fn with_bits(self, value: I32x8) -> F32x8 {
         F32x8(avx2!(_mm256_castsi256_ps(value.0)))
     }
     #[inline(always)]

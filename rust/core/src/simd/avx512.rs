@@ -173,16 +173,16 @@ impl Simd for Avx512 {
         // SAFETY: `lanes` has room for 16 float32; the token proves the feature.
         unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), value.0) };
         let mut wide = [0.0; 16];
-        for lane in 0..16 {
-            wide[lane] = f64::from(lanes[lane]);
+        for (wide, lane) in wide.iter_mut().zip(lanes) {
+            *wide = f64::from(lane);
         }
         F64Lanes(wide)
     }
     #[inline(always)]
     fn narrow(self, value: F64Lanes<16>) -> F32x16 {
         let mut lanes = [0.0; 16];
-        for lane in 0..16 {
-            lanes[lane] = value.0[lane] as f32;
+        for (lane, wide) in lanes.iter_mut().zip(value.0) {
+            *lane = wide as f32;
         }
         // SAFETY: `lanes` holds 16 float32; the token proves the feature.
         F32x16(unsafe { _mm512_loadu_ps(lanes.as_ptr()) })
@@ -242,7 +242,7 @@ impl Simd for Avx512 {
         I32x16(avx512!(_mm512_castps_si512(value.0)))
     }
     #[inline(always)]
-    fn from_bits(self, value: I32x16) -> F32x16 {
+    fn with_bits(self, value: I32x16) -> F32x16 {
         F32x16(avx512!(_mm512_castsi512_ps(value.0)))
     }
     #[inline(always)]

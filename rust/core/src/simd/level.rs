@@ -32,6 +32,9 @@ pub enum Level {
 }
 
 impl Level {
+    /// The level that every CPU has.
+    pub(crate) const SCALAR: Self = Self::Scalar(Scalar);
+
     /// The environment variable that forces a level.
     pub const VARIABLE: &str = "OPTIM8_ISA";
 
@@ -52,7 +55,7 @@ impl Level {
     /// Every level that this CPU has, narrowest first.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        let mut levels = vec![Self::Scalar(Scalar)];
+        let mut levels = vec![Self::SCALAR];
         #[cfg(target_arch = "x86_64")]
         {
             levels.extend(Avx2::detect().map(Self::Avx2));

@@ -128,7 +128,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The bits.
     fn bits(self, value: Self::F32) -> Self::I32;
     /// The float of the given bits.
-    fn from_bits(self, value: Self::I32) -> Self::F32;
+    fn with_bits(self, value: Self::I32) -> Self::F32;
     /// To the nearest integer, ties to even; magnitudes must be at most 2^31 - 2^7.
     fn round(self, value: Self::F32) -> Self::I32;
     /// `value` where `a > b`, otherwise 0.

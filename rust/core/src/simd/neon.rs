@@ -270,7 +270,7 @@ impl Simd for Neon {
         I32x4(neon!(vreinterpretq_s32_f32(value.0)))
     }
     #[inline(always)]
-    fn from_bits(self, value: I32x4) -> F32x4 {
+    fn with_bits(self, value: I32x4) -> F32x4 {
         F32x4(neon!(vreinterpretq_f32_s32(value.0)))
     }
     #[inline(always)]

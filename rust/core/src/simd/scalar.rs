@@ -105,7 +105,7 @@ impl Simd for Scalar {
         value.to_bits() as i32
     }
     #[inline(always)]
-    fn from_bits(self, value: i32) -> f32 {
+    fn with_bits(self, value: i32) -> f32 {
         f32::from_bits(value as u32)
     }
     #[inline(always)]
@@ -118,7 +118,7 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn negate_by_sign(self, value: i32, sign: f32) -> i32 {
-        if sign.is_sign_negative() { -value } else { value }
+        if sign.is_sign_negative() { value.wrapping_neg() } else { value }
     }
 
     #[inline(always)]

@@ -1,1 +1,292 @@
-//! placeholder
+//! One battery for every instruction set: each method of [`Simd`] must give the bits of the scalar
+//! reference, on inputs that are ordinary, extreme and special.
+
+use super::{Aligned, F64Lanes, GROUP, Kernel, Level, Scalar, Simd, Source};
+use crate::real::Real;
+
+/// A level that the machine must have; set where an instruction set is what is being tested.
+const REQUIRED: &str = "OPTIM8_REQUIRE_LEVELS";
+
+#[test]
+fn required_levels_are_here() {
+    let available: Vec<_> = Level::available().into_iter().map(Level::name).collect();
+    println!("levels tested: {}", available.join(", "));
+    let required = std::env::var(REQUIRED).unwrap_or_default();
+    for level in required.split(',').filter(|level| !level.is_empty()) {
+        assert!(available.contains(&level), "{REQUIRED} names {level}, found only {available:?}");
+    }
+}
+
+/// Float32 inputs: a deterministic walk through exponents and mantissas, with every special value.
+///
+/// Not inlined, since the CPU emulator that runs this battery cannot gather with a high index register.
+#[inline(never)]
+fn floats(seed: u32) -> [f32; GROUP] {
+    const SPECIAL: [u32; 12] = [
+        0,
+        0x8000_0000,
+        1,
+        0x007f_ffff,
+        0x0080_0000,
+        0x3f80_0000,
+        0xbf80_0000,
+        0x3f7f_ffff,
+        0x7f7f_ffff,
+        0x7f80_0000,
+        0xff80_0000,
+        0x7fc0_1234,
+    ];
+    core::array::from_fn(|i| {
+        let mixed = (seed.wrapping_mul(0x9e37_79b9) ^ (i as u32 + 1)).wrapping_mul(0x85eb_ca6b);
+        let bits = mixed ^ (mixed >> 13);
+        let special = SPECIAL.get((bits >> 8) as usize % 40).copied();
+        // Half of the rest within a few decades of 1, where the work is.
+        let usual = (bits & 0x807f_ffff) | ((110 + (bits >> 23) % 20) << 23);
+        f32::from_bits(special.unwrap_or(if bits & 64 == 0 { usual } else { bits }))
+    })
+}
+
+fn ints(seed: u32) -> [i32; GROUP] {
+    floats(seed ^ 0x5555).map(|value| value.to_bits() as i32)
+}
+
+/// What one operation makes of a group.
+#[derive(Clone, Copy)]
+struct Output {
+    lanes: [u32; GROUP],
+    wide: [u64; GROUP],
+    codes: [u8; GROUP],
+    halves: [u16; GROUP],
+}
+
+/// Every operation, by number, on the inputs of a seed.
+#[derive(Clone, Copy)]
+struct Battery {
+    operation: usize,
+    seed: u32,
+}
+
+/// The operations of the battery.
+const N_OPERATIONS: usize = 35;
+
+impl Kernel for Battery {
+    type Output = Output;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Output {
+        let (a, b, c) = (floats(self.seed), floats(self.seed + 1), floats(self.seed + 2));
+        let (i, j) = (ints(self.seed + 3), ints(self.seed + 4));
+        let table: [f32; 256] = core::array::from_fn(|entry| (entry as f32 - 100.0) * 0.37);
+        let bytes = i.map(|value| (value >> 11) as u8);
+        let halves = i.map(|value| (value >> 7) as u16);
+        let table8: [f32; 8] = core::array::from_fn(|entry| entry as f32 * 1.5 - 3.0);
+        let table8_i32: [i32; 8] = core::array::from_fn(|entry| entry as i32 * 77 - 100);
+        let mut output =
+            Output { lanes: [0; GROUP], wide: [0; GROUP], codes: [0; GROUP], halves: [0; GROUP] };
+        let mut lanes = Aligned([0.0; GROUP]);
+        let mut wide = [0.0; GROUP];
+        let mut largest = i32::MIN;
+        for at in 0..GROUP / S::LANES {
+            let (x, y, z) = (simd.load(&a, at), simd.load(&b, at), simd.load(&c, at));
+            let (p, q) = (simd.load_i32(&i, at), simd.load_i32(&j, at));
+            let (d, e) = (simd.widen(x), simd.widen(y));
+            let float = |value: S::F32| value;
+            let int = |value: S::I32| simd.with_bits(value);
+            let result = match self.operation {
+                0 => float(x + y),
+                1 => float(x - y),
+                2 => float(x * y),
+                3 => float(x / y),
+                4 => float(x.mul_add(y, z)),
+                5 => float(x.sqrt()),
+                6 => float(x.max(y)),
+                7 => float(x.like(0.1)),
+                8 => float(simd.abs(x)),
+                9 => float(simd.min(x, y)),
+                10 => int(simd.round(in_range(simd, x))),
+                11 => int(simd.keep_where_greater(p, x, y)),
+                12 => int(simd.negate_by_sign(nonzero(simd, p, x), x)),
+                13 => int(simd.add_i32(p, q)),
+                14 => int(simd.and_i32(p, q)),
+                15 => int(simd.xor_i32(p, q)),
+                16 => int(simd.shift_right::<9>(p)),
+                17 => int(simd.shift_left::<7>(p)),
+                18 => int(simd.max_i32(p, q)),
+                19 => int(simd.select_greater(p, q, q, p)),
+                20 => int(simd.scale_high_half(p, 151)),
+                21 => {
+                    largest = largest.max(simd.reduce_max(p));
+                    x
+                }
+                22 => simd.lookup8(&table8, p),
+                23 => int(simd.lookup8_i32(&table8_i32, p)),
+                24 => simd.decode(&table, &bytes, at),
+                25 => int(simd.load_u16(&halves, at)),
+                26 => simd.load_f16(&halves, at),
+                27 => {
+                    simd.store_f16(x, &mut output.halves, at);
+                    x
+                }
+                28 => {
+                    simd.store_u16(simd.load_u16(&halves, at), &mut output.halves, at);
+                    x
+                }
+                29 => simd.narrow((d * e).mul_add(d, e) / e),
+                30 => {
+                    simd.store_f64((d + e) * e - d.sqrt().max(e), &mut wide, at);
+                    x
+                }
+                31 => {
+                    let group = wide_inputs(&a);
+                    simd.narrow(simd.load_f64(&group, at))
+                }
+                32 => simd.splat(0.3),
+                33 => {
+                    simd.prefetch(a.as_ptr());
+                    x
+                }
+                34 => x,
+                _ => unreachable!("no such operation"),
+            };
+            simd.store(result, &mut lanes.0, at);
+        }
+        output.codes[..4].copy_from_slice(&largest.to_le_bytes());
+        if self.operation == 34 {
+            simd.store_codes(&mut output.codes, -1, &mut Packed { simd, values: small(&i) });
+        }
+        output.lanes = lanes.0.map(canonical);
+        output.wide =
+            wide.map(|value: f64| if value.is_nan() { u64::MAX } else { value.to_bits() });
+        if self.operation == 27 {
+            output.halves =
+                output.halves.map(|half| if half & 0x7fff > 0x7c00 { 0x7e00 } else { half });
+        }
+        output
+    }
+}
+
+/// The bits of a result; which of its operands' payloads a NaN carries is nobody's business.
+fn canonical(value: f32) -> u32 {
+    if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }
+}
+
+/// Floats that fit an integer.
+#[inline(always)]
+fn in_range<S: Simd>(simd: S, value: S::F32) -> S::F32 {
+    let magnitude = simd.min(simd.abs(value), simd.splat(2_147_483_520.0));
+    let sign = simd.and_i32(simd.bits(value), simd.splat_i32(i32::MIN));
+    simd.with_bits(simd.xor_i32(simd.bits(magnitude), sign))
+}
+
+/// Integers that are 0 where the sign to be given to them is +0.
+#[inline(always)]
+fn nonzero<S: Simd>(simd: S, value: S::I32, sign: S::F32) -> S::I32 {
+    let bits = simd.bits(sign);
+    let magnitude = simd.and_i32(bits, simd.splat_i32(i32::MAX));
+    let positive = simd.select_greater(magnitude, simd.splat_i32(0), value, simd.splat_i32(0));
+    simd.select_greater(simd.splat_i32(0), bits, value, positive)
+}
+
+fn small(values: &[i32; GROUP]) -> [i32; GROUP] {
+    values.map(|value| value >> 22)
+}
+
+fn wide_inputs(values: &[f32; GROUP]) -> [f64; GROUP] {
+    values.map(|value| f64::from(value) * 1.000_000_01)
+}
+
+struct Packed<S> {
+    simd: S,
+    values: [i32; GROUP],
+}
+
+impl<S: Simd> Source<S> for Packed<S> {
+    #[inline(always)]
+    fn vector(&mut self, at: usize) -> S::I32 {
+        self.simd.load_i32(&self.values, at)
+    }
+}
+
+#[test]
+fn every_method_gives_the_bits_of_the_reference() {
+    for level in Level::available() {
+        for operation in 0..N_OPERATIONS {
+            for seed in 0..400 {
+                let battery = Battery { operation, seed };
+                let (expected, found) = (Scalar.vectorize(battery), level.run(battery));
+                let context = format!("{} operation {operation} seed {seed}", level.name());
+                assert_eq!(found.lanes, expected.lanes, "{context}");
+                assert_eq!(found.wide, expected.wide, "{context}");
+                assert_eq!(found.codes, expected.codes, "{context}");
+                assert_eq!(found.halves, expected.halves, "{context}");
+            }
+        }
+    }
+}
+
+#[test]
+fn packing_saturates_at_both_ends() {
+    struct Pack;
+    impl Kernel for Pack {
+        type Output = [u8; GROUP];
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> [u8; GROUP] {
+            let values = core::array::from_fn(|i| i as i32 * 20 - 200);
+            let mut codes = [0; GROUP];
+            simd.store_codes(&mut codes, 127, &mut Packed { simd, values });
+            codes
+        }
+    }
+    for level in Level::available() {
+        let expected = core::array::from_fn(|i| (i as i32 * 20 - 200 + 127).clamp(0, 255) as u8);
+        assert_eq!(level.run(Pack), expected, "{}", level.name());
+    }
+}
+
+#[test]
+fn every_half_precision_number_survives() {
+    struct RoundTrip([u16; GROUP]);
+    impl Kernel for RoundTrip {
+        type Output = [u16; GROUP];
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> [u16; GROUP] {
+            let mut halves = [0; GROUP];
+            for at in 0..GROUP / S::LANES {
+                simd.store_f16(simd.load_f16(&self.0, at), &mut halves, at);
+            }
+            halves
+        }
+    }
+    for level in Level::available() {
+        for first in (0..=u16::MAX).step_by(GROUP) {
+            let halves = core::array::from_fn(|i| first + i as u16);
+            for (found, half) in level.run(RoundTrip(halves)).into_iter().zip(halves) {
+                let is_nan = half & 0x7fff > 0x7c00;
+                let expected = if is_nan { half | 0x0200 } else { half };
+                assert_eq!(found, expected, "{} {half:#x}", level.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn f64_lanes_compute_lane_by_lane() {
+    let (a, b) = (F64Lanes([1.0, -2.0, 9.0]), F64Lanes([0.5, 4.0, 3.0]));
+    assert_eq!((a + b).0, [1.5, 2.0, 12.0]);
+    assert_eq!((a - b).0, [0.5, -6.0, 6.0]);
+    assert_eq!((a * b).0, [0.5, -8.0, 27.0]);
+    assert_eq!((a / b).0, [2.0, -0.5, 3.0]);
+    assert_eq!(a.mul_add(b, b).0, [1.0, -4.0, 30.0]);
+    assert_eq!(Real::max(a, b).0, [1.0, 4.0, 9.0]);
+    assert_eq!(b.like(0.1).0, [0.1; 3]);
+}
+
+#[test]
+fn tasks_run_in_the_default_float_environment_and_leave_the_callers() {
+    let denormal = core::hint::black_box(f32::MIN_POSITIVE) * core::hint::black_box(0.5);
+    assert!(denormal > 0.0);
+    let inside = super::with_default_float_env(|| {
+        core::hint::black_box(f32::MIN_POSITIVE) * core::hint::black_box(0.5)
+    });
+    assert_eq!(inside, denormal);
+}
