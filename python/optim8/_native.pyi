@@ -21,6 +21,7 @@ __all__ = [
     "CODECS",
     "RULES",
     "Codec",
+    "Known",
     "__version__",
     "dequantize",
     "info",
@@ -40,6 +41,10 @@ class Codec:
     @property
     def name(self) -> str: ...
     def codebook(self, signed: bool) -> list[float]: ...
+
+@final
+class Known:
+    def __new__(cls) -> Known: ...
 
 def info() -> _Info: ...
 def scales_shape(shape: tuple[int, ...], block_size: int) -> tuple[int, ...]: ...
@@ -66,4 +71,5 @@ def dequantize(
 def step(
     groups: list[tuple[str, dict[str, float], dict[str, Any], list[tuple[Any, ...]]]],
     n_threads: int,
+    known: Known,
 ) -> int: ...

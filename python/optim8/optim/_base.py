@@ -117,6 +117,7 @@ class Optim8Optimizer(Optimizer):
         self._check_group(defaults)
         self.skipped_blocks = 0
         self._native_options: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self._known = _native.Known()
         super().__init__(params, defaults)
 
     @staticmethod
@@ -203,7 +204,7 @@ class Optim8Optimizer(Optimizer):
                     moved.append(param)
                     tensors.append((index, param, grad, *tensors_of(state)))
                 groups.append((rule, hyper, options, tensors))
-            self.skipped_blocks += _native.step(groups, torch.get_num_threads())
+            self.skipped_blocks += _native.step(groups, torch.get_num_threads(), self._known)
         except BaseException:
             # An interrupt may also come after the native call, when the new states are in use.
             for param in created:
@@ -350,6 +351,7 @@ class Optim8Optimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._native_options = {}
+        self._known = _native.Known()
 
 
 def dequantize_state(optimizer: Optim8Optimizer, param: Tensor) -> states.State:

@@ -187,7 +187,8 @@ impl Tensor {
     }
 
     /// Whether the elements lie one after the other in row-major order.
-    pub(crate) fn is_contiguous(&self) -> bool {
+    #[must_use]
+    pub fn is_contiguous(&self) -> bool {
         self.strides.is_none()
     }
 

@@ -18,6 +18,8 @@ mod _native {
     use super::quant::{PyCodec, dequantize, quantize, scales_shape};
     #[pymodule_export]
     use super::step::step;
+    #[pymodule_export]
+    use super::tensor::Known;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use crate::error::to_python;
 use crate::quant::PyCodec;
-use crate::tensor::describe;
+use crate::tensor::{Known, describe_all, glance};
 use optim8_core::{Name, Options, RULES, RuleEntry, StepGroup, StepTensors};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -22,19 +22,24 @@ pub(crate) fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 }
 
 /// Steps all parameters of all groups; returns the number of blocks skipped.
+///
+/// `known` keeps what it learns of parameters and states for the next step.
 #[pyfunction]
-#[pyo3(signature = (groups, n_threads))]
+#[pyo3(signature = (groups, n_threads, known))]
 pub(crate) fn step(
     py: Python<'_>,
     groups: &Bound<'_, PyList>,
     n_threads: usize,
+    known: &Known,
 ) -> PyResult<usize> {
-    let groups = groups.iter().map(|group| step_group(&group)).collect::<PyResult<Vec<_>>>()?;
+    let groups =
+        groups.iter().map(|group| step_group(&group, known)).collect::<PyResult<Vec<_>>>()?;
+    known.end_step();
     py.detach(|| optim8_core::step(&groups, n_threads)).map_err(to_python)
 }
 
 /// (rule, hyperparameters, options, tensors)
-fn step_group(group: &Bound<'_, PyAny>) -> PyResult<StepGroup> {
+fn step_group(group: &Bound<'_, PyAny>, known: &Known) -> PyResult<StepGroup> {
     let (rule, hyper, options, tensors): (
         Bound<'_, PyAny>,
         Bound<'_, PyDict>,
@@ -46,10 +51,7 @@ fn step_group(group: &Bound<'_, PyAny>) -> PyResult<StepGroup> {
         rule,
         hyper: step_hyper(rule, &hyper)?,
         options: step_options(&options)?,
-        tensors: tensors
-            .iter()
-            .map(|tensors| step_tensors(rule, tensors.cast()?))
-            .collect::<PyResult<_>>()?,
+        tensors: step_tensors(rule, &tensors, known)?,
     })
 }
 
@@ -83,27 +85,55 @@ fn item<'py>(dict: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny
     dict.get_item(name)?.ok_or_else(|| PyValueError::new_err(format!("missing '{name}'")))
 }
 
-/// (index, parameter, gradient, step, states ...)
-fn step_tensors(rule: &RuleEntry, tensors: &Bound<'_, PyTuple>) -> PyResult<StepTensors> {
-    let index: u64 = tensors.get_item(0)?.extract()?;
-    let n_given = tensors.len().saturating_sub(4);
-    let quantized = n_given == 2 * rule.states.len();
-    let states = (0..n_given).map(|i| {
-        // With another number of states than the rule has, which one is which is not known; the
-        // core will refuse them.
-        let (state, kind) = match (quantized, i % 2) {
-            (false, _) => (i, ""),
-            (true, 0) => (i / 2, "_codes"),
-            (true, _) => (i / 2, "_scales"),
+/// A list of (index, parameter, gradient, step, states ...)
+fn step_tensors(
+    rule: &RuleEntry,
+    rows: &Bound<'_, PyList>,
+    known: &Known,
+) -> PyResult<Vec<StepTensors>> {
+    let (grads, others) = (PyList::empty(rows.py()), PyList::empty(rows.py()));
+    let mut indices = Vec::with_capacity(rows.len());
+    for row in rows.iter() {
+        let mut row = row.cast::<PyTuple>()?.iter();
+        let mut next = || row.next().ok_or_else(|| PyValueError::new_err("incomplete tensors"));
+        indices.push(next()?.extract::<u64>()?);
+        others.append(next()?)?;
+        grads.append(next()?)?;
+        row.try_for_each(|tensor| others.append(tensor))?;
+    }
+    let name = |i: usize| Name::Of("gradient", indices[i], "");
+    let grads = describe_all(&grads, name)?;
+    let mut others = others.iter().zip(glance(&others)?);
+    let mut all = Vec::with_capacity(rows.len());
+    for ((row, index), grad) in rows.iter().zip(&indices).zip(grads) {
+        let n_states = row.len()?.saturating_sub(4);
+        let mut describe = |name| {
+            let (tensor, glance) = others.next().expect("one for each tensor of a row");
+            let described = known.describe(&tensor, glance, name)?;
+            if matches!(name, Name::Param(_)) && described.shape() != grad.shape() {
+                // A parameter may have been reshaped where it lies.
+                return known.describe(&tensor, None, name);
+            }
+            PyResult::Ok(described)
         };
-        let what = rule.states.get(state).copied().unwrap_or("surplus state");
-        describe(&tensors.get_item(4 + i)?, Name::Of(what, index, kind))
-    });
-    Ok(StepTensors {
-        index,
-        param: describe(&tensors.get_item(1)?, Name::Param(index))?,
-        grad: describe(&tensors.get_item(2)?, Name::Of("gradient", index, ""))?,
-        step: describe(&tensors.get_item(3)?, Name::Of("step", index, ""))?,
-        states: states.collect::<PyResult<_>>()?,
-    })
+        let param = describe(Name::Param(*index))?;
+        let step = describe(Name::Of("step", *index, ""))?;
+        let states = (0..n_states)
+            .map(|i| describe(state_name(rule, n_states, i, *index)))
+            .collect::<PyResult<_>>()?;
+        all.push(StepTensors { index: *index, param, grad, step, states });
+    }
+    Ok(all)
+}
+
+/// What the state tensor `i` of a parameter is called. With another number of them than the rule
+/// has, which one is which is not known; the core will refuse them.
+fn state_name(rule: &RuleEntry, n_states: usize, i: usize, index: u64) -> Name {
+    let quantized = n_states == 2 * rule.states.len();
+    let (state, kind) = match (quantized, i % 2) {
+        (false, _) => (i, ""),
+        (true, 0) => (i / 2, "_codes"),
+        (true, _) => (i / 2, "_scales"),
+    };
+    Name::Of(rule.states.get(state).copied().unwrap_or("surplus state"), index, kind)
 }

@@ -1,20 +1,33 @@
 //! torch tensors as the core's descriptions of them.
 //!
-//! `data_ptr` and the like cost some 50 ns each, DLPack a hundred times as much; so a tensor is
-//! described by calling its methods. Every call describes its tensors anew, and nothing is cached:
-//! whatever was done to them in between, resized, moved or replaced, a step sees them as they are.
+//! A tensor is described by asking it for six things. Each costs some 100 ns from Python and three
+//! times as much from here, for want of a fast call in the stable interface; DLPack costs a hundred
+//! times as much. So tensors are asked together, by Python's own `map`. And for parameters and
+//! states, of which every step sees the same ones, [`Known`] keeps what they answered, for as long
+//! as a tensor is the same object, at the same address and contiguous: with 1000 small tensors, the
+//! questions would cost more than the step.
 
 use crate::error::to_python;
 use optim8_core::{Dtype, Name, Tensor};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyList, PyTuple};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// torch's objects that tensors are compared with.
+/// The Python objects that tensors are asked and compared with.
 struct Torch {
     dtypes: [(Py<PyAny>, Dtype); 5],
     strided: Py<PyAny>,
+    /// Of a tensor: (is_cpu, layout, dtype, shape).
+    attributes: Py<PyAny>,
+    data_ptr: Py<PyAny>,
+    is_contiguous: Py<PyAny>,
+    list: Py<PyAny>,
+    map: Py<PyAny>,
 }
 
 impl Torch {
@@ -22,6 +35,8 @@ impl Torch {
         static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
         TORCH.get_or_try_init(py, || {
             let torch = py.import("torch")?;
+            let tensor = torch.getattr("Tensor")?;
+            let builtins = py.import("builtins")?;
             let dtype = |dtype: Dtype| -> PyResult<_> {
                 Ok((torch.getattr(dtype.name())?.unbind(), dtype))
             };
@@ -34,45 +49,236 @@ impl Torch {
                     dtype(Dtype::Float64)?,
                 ],
                 strided: torch.getattr("strided")?.unbind(),
+                attributes: py
+                    .import("operator")?
+                    .call_method1("attrgetter", ("is_cpu", "layout", "dtype", "shape"))?
+                    .unbind(),
+                data_ptr: tensor.getattr("data_ptr")?.unbind(),
+                is_contiguous: tensor.getattr("is_contiguous")?.unbind(),
+                list: builtins.getattr("list")?.unbind(),
+                map: builtins.getattr("map")?.unbind(),
             })
         })
     }
+
+    /// `list(map(question, tensors))`
+    fn ask<'py>(
+        &self,
+        question: &Py<PyAny>,
+        tensors: &Bound<'py, PyList>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let py = tensors.py();
+        let answers = self.map.bind(py).call1((question, tensors))?;
+        Ok(self.list.bind(py).call1((answers,))?.cast_into()?)
+    }
+
+    /// What changes when a tensor's memory does.
+    fn glance(&self, tensors: &Bound<'_, PyList>) -> PyResult<Vec<Glance>> {
+        let addresses = self.ask(&self.data_ptr, tensors)?;
+        let contiguous = self.ask(&self.is_contiguous, tensors)?;
+        let pairs = addresses.iter().zip(contiguous.iter());
+        pairs
+            .map(|(address, contiguous)| {
+                Ok(Glance { address: address.extract()?, is_contiguous: contiguous.is_truthy()? })
+            })
+            .collect()
+    }
+}
+
+/// What changes when a tensor's memory does.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Glance {
+    address: usize,
+    is_contiguous: bool,
+}
+
+/// Looks at many tensors; at none of them if one has no memory to look at.
+pub(crate) fn glance(tensors: &Bound<'_, PyList>) -> PyResult<Vec<Option<Glance>>> {
+    let glances = Torch::get(tensors.py())?.glance(tensors);
+    Ok(glances.map_or_else(
+        |_| vec![None; tensors.len()],
+        |glances| glances.into_iter().map(Some).collect(),
+    ))
 }
 
 /// Describes a torch tensor.
 pub(crate) fn describe(tensor: &Bound<'_, PyAny>, name: Name) -> PyResult<Tensor> {
-    let py = tensor.py();
-    let torch = Torch::get(py)?;
-    if !tensor.getattr(intern!(py, "is_cpu"))?.is_truthy()? {
-        let device = tensor.getattr(intern!(py, "device"))?;
+    let tensors = PyList::new(tensor.py(), [tensor])?;
+    Ok(describe_all(&tensors, |_| name)?.pop().expect("one for each tensor"))
+}
+
+/// Describes torch tensors, of which `name` tells the names.
+pub(crate) fn describe_all(
+    tensors: &Bound<'_, PyList>,
+    name: impl Fn(usize) -> Name,
+) -> PyResult<Vec<Tensor>> {
+    let torch = Torch::get(tensors.py())?;
+    let attributes = torch.ask(&torch.attributes, tensors)?;
+    // Which tensors are strided and on the CPU must be known before any is asked for its memory.
+    let kinds = attributes
+        .iter()
+        .enumerate()
+        .map(|(i, attributes)| kind(torch, attributes.cast()?, name(i)))
+        .collect::<PyResult<Vec<_>>>()?;
+    let glances = torch.glance(tensors)?;
+    let all = kinds.into_iter().zip(glances).zip(tensors.iter()).enumerate();
+    all.map(|(i, (((dtype, shape), glance), tensor))| {
+        let strides = if glance.is_contiguous {
+            None
+        } else {
+            Some(tensor.call_method0(intern!(tensor.py(), "stride"))?.extract()?)
+        };
+        let data = core::ptr::with_exposed_provenance_mut(glance.address);
+        // SAFETY: torch describes memory that it owns, and Python's arguments keep the tensor alive
+        // during the call. As with torch's own functions, a program that resizes or writes a tensor
+        // in another thread during a call on it has itself to blame.
+        unsafe { Tensor::new(name(i), dtype, data, shape, strides) }.map_err(to_python)
+    })
+    .collect()
+}
+
+/// The dtype and shape of a tensor, from its attributes.
+fn kind(
+    torch: &Torch,
+    attributes: &Bound<'_, PyTuple>,
+    name: Name,
+) -> PyResult<(Dtype, Vec<usize>)> {
+    if !attributes.get_item(0)?.is_truthy()? {
         return Err(PyRuntimeError::new_err(format!(
-            "{name}: device {device} where cpu was expected"
+            "{name}: found a tensor of another device where cpu was expected"
         )));
     }
-    let layout = tensor.getattr(intern!(py, "layout"))?;
+    let layout = attributes.get_item(1)?;
     if !layout.is(&torch.strided) {
         return Err(PyRuntimeError::new_err(format!(
             "{name}: layout {layout} where torch.strided was expected; optim8 does not support \
              sparse tensors"
         )));
     }
-    let found = tensor.getattr(intern!(py, "dtype"))?;
+    let found = attributes.get_item(2)?;
     let Some((_, dtype)) = torch.dtypes.iter().find(|(dtype, _)| found.is(dtype)) else {
         return Err(PyTypeError::new_err(format!(
             "{name}: dtype {found} where float32, bfloat16, float16 or float64 was expected"
         )));
     };
-    let shape: Vec<usize> = tensor.getattr(intern!(py, "shape"))?.extract()?;
-    let contiguous = tensor.call_method0(intern!(py, "is_contiguous"))?.is_truthy()?;
-    let strides = if contiguous {
-        None
-    } else {
-        Some(tensor.call_method0(intern!(py, "stride"))?.extract()?)
-    };
-    let address: usize = tensor.call_method0(intern!(py, "data_ptr"))?.extract()?;
-    let data = core::ptr::with_exposed_provenance_mut(address);
-    // SAFETY: torch describes memory that it owns, and Python's arguments keep the tensor alive
-    // during the call. As with torch's own functions, a program that resizes or writes a tensor in
-    // another thread during a call on it has itself to blame.
-    unsafe { Tensor::new(name, *dtype, data, shape, strides) }.map_err(to_python)
+    let shape = attributes.get_item(3)?;
+    let shape =
+        shape.cast::<PyTuple>()?.iter().map(|len| len.extract()).collect::<PyResult<_>>()?;
+    Ok((*dtype, shape))
+}
+
+/// What has been told of tensors that will be seen again: an optimizer's parameters and states.
+#[pyclass(frozen, module = "optim8._native")]
+#[derive(Default)]
+pub(crate) struct Known(Mutex<Entries>);
+
+#[derive(Default)]
+struct Entries {
+    /// By the address of the Python object, which the entry keeps alive and so unique.
+    by_object: HashMap<usize, Entry>,
+    /// Counts the steps.
+    step: u64,
+    /// Entries used in this step.
+    n_used: usize,
+}
+
+struct Entry {
+    object: Py<PyAny>,
+    tensor: Tensor,
+    glance: Glance,
+    /// The step that used it last, if one has.
+    step: Option<u64>,
+}
+
+#[pymethods]
+impl Known {
+    /// Knows nothing yet.
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    // A parameter may refer to its optimizer, by a hook say, so the collector has to see through.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(entries) = self.0.try_lock() else { return Ok(()) };
+        entries.by_object.values().try_for_each(|entry| visit.call(&entry.object))
+    }
+
+    fn __clear__(&self) {
+        let forgotten = core::mem::take(&mut self.lock().by_object);
+        drop(forgotten);
+    }
+}
+
+impl Known {
+    /// Describes a tensor; from memory, if a glance at it finds what it found before.
+    pub(crate) fn describe(
+        &self,
+        tensor: &Bound<'_, PyAny>,
+        glance: Option<Glance>,
+        name: Name,
+    ) -> PyResult<Tensor> {
+        if let Some(glance) = glance
+            && let Some(remembered) = self.lock().recall(tensor, glance)
+        {
+            return Ok(remembered);
+        }
+        // Calls into Python, which may let another thread in, are made without the lock.
+        let described = describe(tensor, name)?;
+        if let Some(glance) = glance
+            && glance.is_contiguous
+        {
+            let entry = Entry {
+                object: tensor.clone().unbind(),
+                tensor: described.clone(),
+                glance,
+                step: None,
+            };
+            let before = {
+                let mut entries = self.lock();
+                let before = entries.by_object.insert(tensor.as_ptr() as usize, entry);
+                entries.recall(tensor, glance);
+                before
+            };
+            drop(before);
+        }
+        Ok(described)
+    }
+
+    /// Ends a step: forgets tensors that it did not use, once they are the greater part.
+    pub(crate) fn end_step(&self) {
+        let forgotten: Vec<Entry> = {
+            let mut entries = self.lock();
+            let (step, n_used) = (entries.step, entries.n_used);
+            entries.step += 1;
+            entries.n_used = 0;
+            if entries.by_object.len() <= 2 * n_used {
+                return;
+            }
+            let stale = |_: &usize, entry: &mut Entry| entry.step != Some(step);
+            entries.by_object.extract_if(stale).map(|(_, entry)| entry).collect()
+        };
+        // The last references to tensors may go here, and with them code of theirs may run.
+        drop(forgotten);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    /// What is known of a tensor, if it looks as it did.
+    fn recall(&mut self, tensor: &Bound<'_, PyAny>, glance: Glance) -> Option<Tensor> {
+        let step = self.step;
+        let entry = self.by_object.get_mut(&(tensor.as_ptr() as usize))?;
+        if entry.glance != glance {
+            return None;
+        }
+        if entry.step != Some(step) {
+            entry.step = Some(step);
+            self.n_used += 1;
+        }
+        Some(entry.tensor.clone())
+    }
 }
