@@ -118,7 +118,7 @@ pub(crate) fn describe_all(
     let kinds = attributes
         .iter()
         .enumerate()
-        .map(|(i, attributes)| kind(torch, attributes.cast()?, name(i)))
+        .map(|(i, attributes)| kind(torch, &tensors.get_item(i)?, attributes.cast()?, name(i)))
         .collect::<PyResult<Vec<_>>>()?;
     let glances = torch.glance(tensors)?;
     let all = kinds.into_iter().zip(glances).zip(tensors.iter()).enumerate();
@@ -140,12 +140,14 @@ pub(crate) fn describe_all(
 /// The dtype and shape of a tensor, from its attributes.
 fn kind(
     torch: &Torch,
+    tensor: &Bound<'_, PyAny>,
     attributes: &Bound<'_, PyTuple>,
     name: Name,
 ) -> PyResult<(Dtype, Vec<usize>)> {
     if !attributes.get_item(0)?.is_truthy()? {
+        let device = tensor.getattr(intern!(tensor.py(), "device"))?;
         return Err(PyRuntimeError::new_err(format!(
-            "{name}: found a tensor of another device where cpu was expected"
+            "{name}: device {device} where cpu was expected"
         )));
     }
     let layout = attributes.get_item(1)?;
