@@ -5,6 +5,9 @@
 //! for all of them and encoding is a call for each block (`format/`): so a codec or a rule more adds
 //! a line to the machine code, and not a factor.
 
+#[cfg(test)]
+mod tests;
+
 use crate::element::{Dtype, Element};
 use crate::layout::Layout;
 use crate::rounding::Stream;

@@ -1,0 +1,224 @@
+//! The step on every instruction set: rules, dtypes and storages, blocks that are whole or short.
+
+use super::{Job, StateTensors};
+use crate::element::Dtype;
+use crate::format::Codec;
+use crate::layout::Layout;
+use crate::rule::{RULES, RuleEntry};
+use crate::simd::Level;
+use crate::step::Options;
+use crate::tensor::{Name, Tensor};
+use half::{bf16, f16};
+
+const DTYPES: [Dtype; 4] = [Dtype::Float32, Dtype::Float64, Dtype::BFloat16, Dtype::Float16];
+
+/// Memory with its description.
+struct Owned {
+    bytes: Vec<u64>, // of any type: aligned for the largest
+    dtype: Dtype,
+    len: usize,
+}
+
+impl Owned {
+    fn new(dtype: Dtype, values: &[f64]) -> Self {
+        let mut owned = Self {
+            bytes: vec![0; (values.len() * dtype.size()).div_ceil(8)],
+            dtype,
+            len: values.len(),
+        };
+        let tensor = owned.tensor();
+        // SAFETY: the memory is of this dtype and length, and nothing else uses it.
+        unsafe {
+            let all = 0..values.len();
+            let pairs = |to: usize| values[to];
+            match dtype {
+                Dtype::Float32 => fill(tensor.slice_mut(all), |i| pairs(i) as f32),
+                Dtype::Float64 => fill(tensor.slice_mut(all), pairs),
+                Dtype::BFloat16 => fill(tensor.slice_mut(all), |i| bf16::from_f64(pairs(i))),
+                Dtype::Float16 => fill(tensor.slice_mut(all), |i| f16::from_f64(pairs(i))),
+                Dtype::UInt8 => fill(tensor.slice_mut(all), |i| pairs(i) as u8),
+            }
+        }
+        owned
+    }
+
+    fn tensor(&mut self) -> Tensor {
+        let data = self.bytes.as_mut_ptr().cast();
+        // SAFETY: the memory is as long as this and lives as long as `self`, as does no tensor of
+        // these tests.
+        unsafe { Tensor::new(Name::Plain("test"), self.dtype, data, vec![self.len], None) }
+            .expect("memory")
+    }
+}
+
+fn fill<T>(to: &mut [T], value: impl Fn(usize) -> T) {
+    for (i, to) in to.iter_mut().enumerate() {
+        *to = value(i);
+    }
+}
+
+/// Numbers of both signs over some decades.
+fn noise(n: usize, seed: u64) -> Vec<f64> {
+    let mut state = seed;
+    (0..n)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f64 / f64::from(1 << 24) - 0.5).powi(3)
+        })
+        .collect()
+}
+
+struct Run {
+    rule: &'static RuleEntry,
+    dtype: Dtype,
+    codec: Option<&'static str>,
+    len: usize,
+    skip_nonfinite: bool,
+}
+
+impl Run {
+    /// The bits of everything after some steps at a level, and how many blocks were skipped.
+    fn bits(&self, level: Level, grads: &[Vec<f64>]) -> (Vec<Vec<u64>>, usize) {
+        let options = Options {
+            codec: Codec::builtin(self.codec.unwrap_or("dynamic")).expect("a codec"),
+            block_size: 64,
+            stochastic: true,
+            skip_nonfinite: self.skip_nonfinite,
+            seed: 11,
+        };
+        let layout = Layout::new(&[self.len], options.block_size).expect("a block size");
+        let mut param = Owned::new(self.dtype, &noise(self.len, 1));
+        let mut states = vec![];
+        for &signed in self.rule.signed {
+            if self.codec.is_some() {
+                let zero = f64::from(options.codec.codebook(signed).zero());
+                states.push(Owned::new(Dtype::UInt8, &vec![zero; self.len]));
+                states.push(Owned::new(Dtype::Float32, &vec![0.0; layout.n_blocks()]));
+            } else {
+                states.push(Owned::new(self.dtype.state(), &vec![0.0; self.len]));
+            }
+        }
+        let mut skipped = 0;
+        for (step, grad) in grads.iter().enumerate() {
+            let mut grad = Owned::new(self.dtype, grad);
+            let (param, grad) = (param.tensor(), grad.tensor());
+            let tensors: Vec<_> = states.iter_mut().map(Owned::tensor).collect();
+            let states = match self.codec {
+                Some(_) => StateTensors::Quantized(&tensors),
+                None => StateTensors::Full(&tensors),
+            };
+            let step = step as u64 + 1;
+            let job = Job {
+                level,
+                options: &options,
+                layout,
+                param: &param,
+                grad: &grad,
+                states,
+                index: 3,
+                step,
+            };
+            let hyper = [0.01, 0.9, 0.99, 1e-8, 0.1, 0.0];
+            let rule = (self.rule.bind)(&hyper, step as f64);
+            // SAFETY: the tensors are of the dtypes and lengths that the rule and the layout ask
+            // for, and nothing else uses them.
+            skipped += unsafe { rule.run(&job, 0..layout.n_blocks()) };
+        }
+        let all = core::iter::once(param).chain(states);
+        (all.map(|owned| owned.bytes).collect(), skipped)
+    }
+}
+
+#[test]
+fn every_level_steps_alike() {
+    for rule in RULES {
+        for dtype in DTYPES {
+            for codec in [None, Some("dynamic"), Some("root"), Some("linear")] {
+                // Whole groups and blocks, and ends of every length.
+                for len in (1..70).chain([128, 200, 1000]) {
+                    let run = Run { rule, dtype, codec, len, skip_nonfinite: false };
+                    let grads: Vec<_> = (0..3).map(|step| noise(len, step + 10)).collect();
+                    let expected = run.bits(Level::SCALAR, &grads);
+                    for level in Level::available() {
+                        assert!(
+                            run.bits(level, &grads) == expected,
+                            "{} {} {codec:?} {len} {}",
+                            rule.name,
+                            dtype.name(),
+                            level.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bad_gradient_stays_in_its_block_or_is_skipped() {
+    for level in Level::available() {
+        for bad in [f64::NAN, f64::INFINITY] {
+            let rule = RuleEntry::named("adamw").expect("a rule");
+            let mut run = Run {
+                rule,
+                dtype: Dtype::Float32,
+                codec: Some("dynamic"),
+                len: 192,
+                skip_nonfinite: false,
+            };
+            let good = vec![noise(192, 10), noise(192, 11)];
+            let mut spoiled = good.clone();
+            spoiled[0][70] = bad; // in the second of three blocks of 64
+            let ([expected, found], skip) =
+                ([&good, &spoiled].map(|grads| run.bits(level, grads).0), {
+                    run.skip_nonfinite = true;
+                    run.bits(level, &spoiled)
+                });
+            let floats = |bits: &[u64]| -> Vec<f32> {
+                bits.iter()
+                    .flat_map(|&pair| [pair as u32, (pair >> 32) as u32])
+                    .map(f32::from_bits)
+                    .collect()
+            };
+            let (expected, found) = (floats(&expected[0]), floats(&found[0]));
+            for i in (0..64).chain(128..192) {
+                assert_eq!(found[i].to_bits(), expected[i].to_bits(), "{} {bad} {i}", level.name());
+            }
+            assert!(
+                found[64..128].iter().all(|value| value.is_nan()),
+                "a NaN state spoils its block"
+            );
+            assert_eq!(skip.1, 1);
+            assert!(floats(&skip.0[0]).iter().all(|value| value.is_finite()));
+        }
+    }
+}
+
+#[test]
+fn adamw_is_its_definition() {
+    // Loshchilov and Hutter 2019, algorithm 2, in the plainest float64.
+    let n = 50;
+    let run = Run {
+        rule: RuleEntry::named("adamw").expect("a rule"),
+        dtype: Dtype::Float64,
+        codec: None,
+        len: n,
+        skip_nonfinite: false,
+    };
+    let grads: Vec<_> = (0..20).map(|step| noise(n, step + 10)).collect();
+    let found = run.bits(Level::SCALAR, &grads).0.remove(0);
+    let (mut p, mut m, mut v) = (noise(n, 1), vec![0.0; n], vec![0.0; n]);
+    for (t, grad) in (1..).zip(&grads) {
+        for i in 0..n {
+            m[i] = 0.9 * m[i] + 0.1 * grad[i];
+            v[i] = 0.99 * v[i] + 0.01 * grad[i] * grad[i];
+            let (mh, vh) = (m[i] / (1.0 - 0.9_f64.powi(t)), v[i] / (1.0 - 0.99_f64.powi(t)));
+            p[i] -= 0.01 * (mh / (vh.sqrt() + 1e-8) + 0.1 * p[i]);
+        }
+    }
+    for (&found, expected) in found.iter().zip(p) {
+        assert!((f64::from_bits(found) - expected).abs() < 1e-13);
+    }
+}
