@@ -69,6 +69,8 @@ where
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) -> usize {
+        // A copy, which no store can change: else its numbers are converted again for every vector.
+        let rule = self.rule;
         let mut fresh: [Scratch; N] =
             core::array::from_fn(|_| Scratch::new(self.layout.block_size()));
         let origin = self.layout.elements(self.blocks.clone()).start;
@@ -89,7 +91,7 @@ where
                     let ((state, fresh), signed) = pairs.next().expect("one for each state");
                     state.block(simd, index, elements.clone(), codec.codebook(signed), fresh)
                 });
-                update_block::<S, R, E, N, QUANTIZED>(simd, &self.rule, param, grad, states)
+                update_block::<S, R, E, N, QUANTIZED>(simd, &rule, param, grad, states)
             };
             for (i, state) in self.states.iter_mut().enumerate() {
                 if let StateBlocks::Quantized { codes, scales, stream } = state {
