@@ -12,7 +12,8 @@
 # is Skylake-X because Linux does not boot on this Bochs' (2.7) later ones. This Bochs also takes a
 # gather whose indices are in one of the registers 16 to 31 for an illegal instruction: where the
 # compiler chose such a register, a test ends with exit code 132 and "invalid opcode" in the log, and
-# the code around the gather has to give it another.
+# the code around the gather has to give it another. Its AVX2 is one unit off in some conversion to
+# half precision that real machines get right, and is not tested here.
 #
 # Installs what is missing as root, writes to target/emulate/avx512, passes arguments on to the test
 # binaries (a filter, say). OPTIM8_EMULATE_TIMEOUT: the most that the emulated machine may run, in
@@ -58,7 +59,7 @@ n_programs=$(find "$work/root/tests" -type f | wc -l)
 cp /bin/busybox "$work/root/bin/"
 cp tests/emulate/avx512_init.sh "$work/root/init"
 chmod 755 "$work/root/init"
-printf '%s\n' OPTIM8_REQUIRE_LEVELS=avx2,avx512 PROPTEST_CASES="${PROPTEST_CASES:-4}" \
+printf '%s\n' OPTIM8_REQUIRE_LEVELS=avx512 PROPTEST_CASES="${PROPTEST_CASES:-4}" \
     PROPTEST_DISABLE_FAILURE_PERSISTENCE=true >"$work/root/environment"
 printf '%s\n' --show-output --test-threads=1 "$@" >"$work/root/arguments"
 (cd "$work/root" && find . | cpio --quiet -o -H newc) >"$work/iso/initrd"
@@ -107,7 +108,7 @@ for flag in avx512f avx512bw avx512dq avx512vl; do
     require_line "emulate: flag $flag" "$work/log.txt"
 done
 require_line "probe: AVX-512" "$work/log.txt"
-require_line "levels tested: scalar, avx2, avx512" "$work/log.txt"
+require_line "levels tested: avx512" "$work/log.txt"
 require_line "emulate: done" "$work/log.txt"
 n_passed=$(grep -c '^emulate: exit 0 ' "$work/log.txt" || true)
 if [ "$n_passed" != "$n_programs" ]; then

@@ -30,7 +30,7 @@ mod level;
 pub(crate) mod neon;
 pub(crate) mod scalar;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use float_env::with_default_float_env;
 pub use level::Level;

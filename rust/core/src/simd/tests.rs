@@ -4,17 +4,27 @@
 use super::{Aligned, F64Lanes, GROUP, Kernel, Level, Scalar, Simd, Source};
 use crate::real::Real;
 
-/// A level that the machine must have; set where an instruction set is what is being tested.
+/// Names the levels to test, where an instruction set is what is being tested: the machine must have
+/// them. Elsewhere all that it has are tested.
 const REQUIRED: &str = "OPTIM8_REQUIRE_LEVELS";
+
+/// The levels that tests compare with the reference.
+pub(crate) fn levels_under_test() -> Vec<Level> {
+    let available = Level::available();
+    let required = std::env::var(REQUIRED).unwrap_or_default();
+    let required: Vec<_> = required.split(',').filter(|level| !level.is_empty()).collect();
+    for name in &required {
+        let found: Vec<_> = available.iter().map(|level| level.name()).collect();
+        assert!(found.contains(name), "{REQUIRED} names {name}, found only {found:?}");
+    }
+    let chosen = |level: &Level| required.is_empty() || required.contains(&level.name());
+    available.into_iter().filter(chosen).collect()
+}
 
 #[test]
 fn required_levels_are_here() {
-    let available: Vec<_> = Level::available().into_iter().map(Level::name).collect();
-    println!("levels tested: {}", available.join(", "));
-    let required = std::env::var(REQUIRED).unwrap_or_default();
-    for level in required.split(',').filter(|level| !level.is_empty()) {
-        assert!(available.contains(&level), "{REQUIRED} names {level}, found only {available:?}");
-    }
+    let names: Vec<_> = levels_under_test().into_iter().map(Level::name).collect();
+    println!("levels tested: {}", names.join(", "));
 }
 
 /// Float32 inputs: a deterministic walk through exponents and mantissas, with every special value.
@@ -209,7 +219,7 @@ impl<S: Simd> Source<S> for Packed<S> {
 
 #[test]
 fn every_method_gives_the_bits_of_the_reference() {
-    for level in Level::available() {
+    for level in levels_under_test() {
         for operation in 0..N_OPERATIONS {
             for seed in 0..400 {
                 let battery = Battery { operation, seed };
@@ -237,7 +247,7 @@ fn packing_saturates_at_both_ends() {
             codes
         }
     }
-    for level in Level::available() {
+    for level in levels_under_test() {
         let expected = core::array::from_fn(|i| (i as i32 * 20 - 200 + 127).clamp(0, 255) as u8);
         assert_eq!(level.run(Pack), expected, "{}", level.name());
     }
@@ -257,7 +267,7 @@ fn every_half_precision_number_survives() {
             halves
         }
     }
-    for level in Level::available() {
+    for level in levels_under_test() {
         for first in (0..=u16::MAX).step_by(GROUP) {
             let halves = core::array::from_fn(|i| first + i as u16);
             for (found, half) in level.run(RoundTrip(halves)).into_iter().zip(halves) {
