@@ -99,7 +99,8 @@ TERM=vt100 timeout -s KILL "${OPTIM8_EMULATE_TIMEOUT:-1800}" \
     bochs-bin -q -f "$work/bochsrc" -rc "$work/debugger" \
     </dev/null >"$work/screen.txt" 2>"$work/errors.txt" &
 bochs=$!
-trap 'kill -KILL $bochs 2>/dev/null || true' EXIT
+# Its parent, timeout, would leave it running.
+trap 'pkill -KILL -P $bochs || true' EXIT
 while kill -0 $bochs 2>/dev/null && ! grep -qsE '^emulate: done|Kernel panic' "$serial"; do sleep 1; done
 
 tr -d '\r' <"$serial" >"$work/log.txt"

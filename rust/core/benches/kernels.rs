@@ -66,7 +66,7 @@ fn bench_step(criterion: &mut Criterion) {
                         index: 0,
                         param: values(dtype),
                         grad: values(dtype),
-                        step: tensor(Dtype::Float32, vec![0.0_f32]),
+                        scalars: vec![tensor(Dtype::Float32, vec![0.0_f32])],
                         states: vec![codes(127), scales(), codes(0), scales()],
                     }],
                 }];

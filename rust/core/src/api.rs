@@ -5,7 +5,7 @@ use crate::block::{DequantizeBlock, QuantizeBlock, Scratch};
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
 use crate::format::Codec;
-use crate::kernel::{BoundRule, Job, StateTensors};
+use crate::kernel::{BoundRule, Job, Pass, StateTensors};
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::pool;
@@ -16,6 +16,7 @@ use crate::tensor::Tensor;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use half::{bf16, f16};
+use std::sync::OnceLock;
 
 /// Below this many elements for each thread, waking a thread costs more than it saves.
 const MIN_ELEMENTS_PER_THREAD: usize = 8_192;
@@ -29,8 +30,9 @@ pub struct StepTensors {
     pub param: Tensor,
     /// Its gradient.
     pub grad: Tensor,
-    /// The number of steps so far, a float32; counted up by the call.
-    pub step: Tensor,
+    /// Numbers of one float32 each that the call brings to its step: how many steps there have been,
+    /// and then the rule's scalars.
+    pub scalars: Vec<Tensor>,
     /// Its states in the rule's order: one tensor for each, or codes and scales for each; written.
     pub states: Vec<Tensor>,
 }
@@ -68,8 +70,8 @@ pub fn step(groups: &[StepGroup], n_threads: usize) -> Result<usize> {
             let (layout, states) = check_step(group, tensors)?;
             accesses.push(Access { tensor: &tensors.param, written: true });
             accesses.push(Access { tensor: &tensors.grad, written: false });
-            accesses.push(Access { tensor: &tensors.step, written: true });
-            accesses.extend(tensors.states.iter().map(|tensor| Access { tensor, written: true }));
+            let others = tensors.scalars.iter().chain(&tensors.states);
+            accesses.extend(others.map(|tensor| Access { tensor, written: true }));
             jobs.push(Job {
                 level,
                 options: &group.options,
@@ -87,24 +89,57 @@ pub fn step(groups: &[StepGroup], n_threads: usize) -> Result<usize> {
     let mut rules: Vec<Box<dyn BoundRule>> = Vec::with_capacity(n_tensors);
     let all = groups.iter().flat_map(|group| group.tensors.iter().map(move |one| (group, one)));
     for ((group, tensors), job) in all.zip(&mut jobs) {
-        // SAFETY: `check_step` found one float32, as a slice, and `alias::check` that nothing else
-        // of this call shares its memory.
-        let step = unsafe { &mut tensors.step.slice_mut::<f32>(0..1)[0] };
-        *step += 1.0;
-        job.step = *step as u64;
-        rules.push((group.rule.bind)(&group.hyper, f64::from(*step)));
+        // SAFETY: `check_step` found one float32 in each, as a slice, and `alias::check` that
+        // nothing else of this call shares their memory.
+        let mut scalars: Vec<&mut f32> = (tensors.scalars.iter())
+            .map(|scalar| unsafe { &mut scalar.slice_mut::<f32>(0..1)[0] })
+            .collect();
+        let mut numbers: Vec<f32> = scalars.iter().map(|number| **number).collect();
+        numbers[0] += 1.0;
+        job.step = numbers[0] as u64;
+        rules.push((group.rule.bind)(&group.hyper, job, &mut numbers[1..]));
+        for (scalar, number) in scalars.iter_mut().zip(numbers) {
+            **scalar = number;
+        }
     }
+    measure(&jobs, &mut rules, n_threads);
     let plan = Plan::new(jobs.iter().map(|job| job.layout).collect());
     let skipped = AtomicUsize::new(0);
-    run(&plan, n_threads, |tensor, blocks| {
+    run(&plan, n_threads, |tensor, _, blocks| {
         // SAFETY: the job has been checked above; chunks are disjoint ranges of its blocks, and no
         // tensor that is written shares memory with another.
-        let n = unsafe { rules[tensor].run(&jobs[tensor], blocks) };
-        if n > 0 {
-            skipped.fetch_add(n, Ordering::Relaxed);
+        let outcome = unsafe { rules[tensor].run(Pass::Update, &jobs[tensor], blocks) };
+        if outcome.skipped > 0 {
+            skipped.fetch_add(outcome.skipped, Ordering::Relaxed);
         }
     });
     Ok(skipped.into_inner())
+}
+
+/// Tells rules the sums over their tensors that they need before they update them. A sum is made of
+/// those of the chunks, in their order, whoever computed them.
+fn measure(jobs: &[Job<'_>], rules: &mut [Box<dyn BoundRule>], n_threads: usize) {
+    let measured: Vec<usize> = (0..jobs.len()).filter(|&i| rules[i].measures()).collect();
+    if measured.is_empty() {
+        return;
+    }
+    let plan = Plan::new(measured.iter().map(|&i| jobs[i].layout).collect());
+    let parts: Vec<OnceLock<(usize, [f64; 2])>> = vec![OnceLock::new(); plan.n_chunks()];
+    run(&plan, n_threads, |tensor, chunk, blocks| {
+        let i = measured[tensor];
+        // SAFETY: as for the step itself.
+        let outcome = unsafe { rules[i].run(Pass::Measure, &jobs[i], blocks) };
+        parts[chunk].set((tensor, outcome.sums)).expect("a chunk is done once");
+    });
+    let mut sums = vec![[0.0; 2]; measured.len()];
+    for (tensor, part) in parts.into_iter().filter_map(OnceLock::into_inner) {
+        for (sum, part) in sums[tensor].iter_mut().zip(part) {
+            *sum += part;
+        }
+    }
+    for (i, sums) in measured.into_iter().zip(sums) {
+        rules[i].measured(sums, jobs[i].layout.n_elements());
+    }
 }
 
 /// Checks one parameter of a step; returns its blocks and how its states are kept.
@@ -112,15 +147,25 @@ fn check_step<'a>(
     group: &StepGroup,
     tensors: &'a StepTensors,
 ) -> Result<(Layout, StateTensors<'a>)> {
-    let StepTensors { param, grad, step, states, .. } = tensors;
+    let StepTensors { param, grad, scalars, states, .. } = tensors;
     param.expect_float()?;
     param.expect_no_self_overlap()?;
     grad.expect_dtype(param.dtype())?;
     grad.expect_shape(param.shape())?;
-    step.expect_dtype(Dtype::Float32)?;
-    step.expect_slice()?;
-    if step.n_elements() != 1 {
-        step.expect_shape(&[])?;
+    for scalar in scalars {
+        scalar.expect_dtype(Dtype::Float32)?;
+        scalar.expect_slice()?;
+        if scalar.n_elements() != 1 {
+            scalar.expect_shape(&[])?;
+        }
+    }
+    let (found, expected) = (scalars.len(), 1 + group.rule.scalars.len());
+    if found != expected {
+        return Err(Error::StateCount {
+            tensor: param.name().to_string(),
+            found,
+            expected: format!("{expected} scalars were expected"),
+        });
     }
     let layout = Layout::new(param.shape(), group.options.block_size)?;
     let n = group.rule.states.len();
@@ -190,7 +235,7 @@ pub fn quantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
 
 fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
     let level = Level::best()?;
-    run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
+    run(&Plan::new(vec![layout]), n_threads, |_, _, blocks| {
         let elements = layout.elements(blocks.clone());
         let mut scratch = Scratch::new(layout.block_size());
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
@@ -235,7 +280,7 @@ pub fn dequantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
 fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
     let level = Level::best()?;
     let codebook = call.codec.codebook(call.signed).values();
-    run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
+    run(&Plan::new(vec![layout]), n_threads, |_, _, blocks| {
         let elements = layout.elements(blocks.clone());
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
         // blocks, and the values share memory with nothing.
@@ -275,11 +320,11 @@ fn within(range: Range<usize>, origin: usize) -> Range<usize> {
     range.start - origin..range.end - origin
 }
 
-/// Calls `f` with the tensor and the blocks of every chunk, in parallel if it is worth it.
-fn run(plan: &Plan, n_threads: usize, f: impl Fn(usize, Range<usize>) + Sync) {
+/// Calls `f` with the tensor, the number and the blocks of every chunk, in parallel if it is worth it.
+fn run(plan: &Plan, n_threads: usize, f: impl Fn(usize, usize, Range<usize>) + Sync) {
     let n_threads = n_threads.min(plan.n_elements() / MIN_ELEMENTS_PER_THREAD);
     pool::run(plan.n_chunks(), n_threads, &|chunk| {
         let (tensor, blocks) = plan.chunk(chunk);
-        f(tensor, blocks);
+        f(tensor, chunk, blocks);
     });
 }

@@ -2,6 +2,7 @@
 
 use crate::element::{Compute, Element};
 use crate::format::{Codec, EncodeBlock};
+use crate::real::Real;
 use crate::rounding::Rounding;
 use crate::simd::{Aligned, GROUP, Kernel, Level, Simd};
 
@@ -66,7 +67,7 @@ impl Scratch {
 /// is exact, the same in any order, and finds a NaN.
 #[inline(always)]
 pub(crate) fn magnitude_bits<S: Simd>(simd: S, value: S::F32) -> S::I32 {
-    simd.bits(simd.abs(value))
+    simd.bits(value.abs())
 }
 
 /// Quantizes one block to nearest; returns its scale.
@@ -156,7 +157,7 @@ fn decode_group<S: Simd, E: Element>(
 
 /// A group that begins with `rest` and goes on with `fill`.
 #[inline(always)]
-pub(crate) fn padded<T: Copy>(rest: &[T], fill: T) -> [T; GROUP] {
+fn padded<T: Copy>(rest: &[T], fill: T) -> [T; GROUP] {
     let mut group = [fill; GROUP];
     group[..rest.len()].copy_from_slice(rest);
     group

@@ -71,6 +71,8 @@ pub(crate) trait Compute: Element<Compute = Self> {
     fn from_f32<S: Simd>(simd: S, value: S::F32) -> Self::Lanes<S>;
     /// To float32, rounded to nearest even.
     fn to_f32<S: Simd>(simd: S, value: Self::Lanes<S>) -> S::F32;
+    /// One number to float64, exactly.
+    fn to_f64(self) -> f64;
 }
 
 /// The vectors in which a number type is computed.
@@ -102,6 +104,9 @@ impl Compute for f32 {
     fn to_f32<S: Simd>(_simd: S, value: S::F32) -> S::F32 {
         value
     }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
 }
 
 impl Element for f64 {
@@ -130,6 +135,9 @@ impl Compute for f64 {
     fn to_f32<S: Simd>(simd: S, value: S::F64) -> S::F32 {
         simd.narrow(value)
     }
+    fn to_f64(self) -> f64 {
+        self
+    }
 }
 
 impl Element for bf16 {
@@ -150,7 +158,7 @@ impl Element for bf16 {
         let quiet = simd.splat_i32(0x0040_0000);
         let missing = simd.xor_i32(simd.and_i32(bits, quiet), quiet);
         let nan = simd.add_i32(bits, missing);
-        let magnitude = simd.bits(simd.abs(value));
+        let magnitude = simd.bits(value.abs());
         let infinity = simd.splat_i32(0x7f80_0000);
         let chosen = simd.select_greater(magnitude, infinity, nan, rounded);
         simd.store_u16(simd.shift_right::<16>(chosen), group_bits_mut(to), at);

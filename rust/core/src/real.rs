@@ -21,6 +21,12 @@ pub(crate) trait Real:
 
     /// `self` where it is greater than `other`, otherwise `other`; so a NaN in either gives `other`.
     fn max(self, other: Self) -> Self;
+
+    /// The magnitude: the sign bit cleared.
+    fn abs(self) -> Self;
+
+    /// 1 for positive numbers, -1 for negative ones, and 0 for zeros and NaN.
+    fn sign(self) -> Self;
 }
 
 /// Implements [`Real`] for a primitive float.
@@ -46,6 +52,15 @@ macro_rules! real_primitive {
             #[inline(always)]
             fn max(self, other: Self) -> Self {
                 if self > other { self } else { other }
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                <$float>::abs(self)
+            }
+            #[inline(always)]
+            fn sign(self) -> Self {
+                let [up, down] = [self > 0.0, self < 0.0].map(|is| if is { 1.0 } else { 0.0 });
+                up - down
             }
         }
     };

@@ -4,11 +4,16 @@
 //! encode the states. It is two passes over a block, the fresh states waiting in the first-level
 //! cache in between, because a scale is not known before the last element of its block.
 //!
+//! Rules that need a sum over the whole tensor (a norm, say) go over it once more, beforehand. The
+//! same loop then writes nothing and adds up: in the rule's type, each of the [`GROUP`] elements of a
+//! group for itself, over a block; and from there in float64, so that the order of the additions is
+//! that of the elements, and the sum the same for any vectors and threads.
+//!
 //! A step is bound by memory once the arithmetic is fast, and then the processor's own prefetching
 //! of five to seven interleaved streams is not enough: asking for all of them a few blocks ahead was
 //! the largest gain of all.
 
-use crate::block::{Scratch, magnitude_bits, padded};
+use crate::block::{Scratch, magnitude_bits};
 use crate::element::{Compute, Element, Lanes};
 use crate::format::{Codebook, Codec};
 use crate::layout::Layout;
@@ -46,10 +51,26 @@ pub(crate) enum StateBlocks<'a, C> {
     Quantized { codes: &'a mut [u8], scales: &'a mut [f32], stream: Option<Stream> },
 }
 
-/// A step of consecutive blocks of one tensor; returns how many were skipped.
+/// What came of a pass over some blocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Outcome {
+    /// Blocks that were left as they were.
+    pub(crate) skipped: usize,
+    /// Sums of what the rule asked for, if this pass was made for them.
+    pub(crate) sums: [f64; 2],
+}
+
+/// The sums of a block, for each element of a group.
+type Sums<C> = [[C; GROUP]; 2];
+
+/// A pass over consecutive blocks of one tensor: a step, or (`MEASURE`) the sums that the rule needs
+/// before it.
 ///
 /// All slices begin at the first of the blocks. `QUANTIZED` says which kind all states are of.
-pub(crate) struct StepBlocks<'a, R, E: Element, const N: usize, const QUANTIZED: bool> {
+pub(crate) struct StepBlocks<'a, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool>
+where
+    E: Element,
+{
     pub(crate) level: Level,
     pub(crate) rule: R,
     pub(crate) options: &'a Options,
@@ -60,39 +81,50 @@ pub(crate) struct StepBlocks<'a, R, E: Element, const N: usize, const QUANTIZED:
     pub(crate) states: [StateBlocks<'a, E::Compute>; N],
 }
 
-impl<R, E, const N: usize, const QUANTIZED: bool> Kernel for StepBlocks<'_, R, E, N, QUANTIZED>
+impl<R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool> Kernel
+    for StepBlocks<'_, R, E, N, QUANTIZED, MEASURE>
 where
     R: Rule<N>,
     E: Element,
 {
-    type Output = usize;
+    type Output = Outcome;
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) -> usize {
+    fn run<S: Simd>(mut self, simd: S) -> Outcome {
         // A copy, which no store can change: else its numbers are converted again for every vector.
         let rule = self.rule;
         let mut fresh: [Scratch; N] =
             core::array::from_fn(|_| Scratch::new(self.layout.block_size()));
         let origin = self.layout.elements(self.blocks.clone()).start;
-        let mut skipped = 0;
+        let mut tail = Tail::new();
+        let mut outcome = Outcome::default();
         for (index, block) in self.blocks.clone().enumerate() {
             let elements = self.layout.block(block);
             let elements = elements.start - origin..elements.end - origin;
             let grad = &self.grad[elements.clone()];
             if self.options.skip_nonfinite && !grad.iter().all(|&value| value.is_finite()) {
-                skipped += 1;
+                outcome.skipped += 1;
                 continue;
             }
             let param = &mut self.param[elements.clone()];
             let codec = &self.options.codec;
+            let mut sums: Sums<E::Compute> = [[E::Compute::default(); GROUP]; 2];
             let peaks = {
                 let mut pairs = self.states.iter_mut().zip(&mut fresh).zip(R::SIGNED);
                 let states: [BlockState<'_, S, E::Compute>; N] = core::array::from_fn(|_| {
                     let ((state, fresh), signed) = pairs.next().expect("one for each state");
                     state.block(simd, index, elements.clone(), codec.codebook(signed), fresh)
                 });
-                update_block::<S, R, E, N, QUANTIZED>(simd, &rule, param, grad, states)
+                update_block::<S, R, E, N, QUANTIZED, MEASURE>(
+                    simd, &rule, param, grad, states, &mut sums, &mut tail,
+                )
             };
+            if MEASURE {
+                for (total, sums) in outcome.sums.iter_mut().zip(sums) {
+                    *total += sums.into_iter().map(E::Compute::to_f64).sum::<f64>();
+                }
+                continue;
+            }
             for (i, state) in self.states.iter_mut().enumerate() {
                 if let StateBlocks::Quantized { codes, scales, stream } = state {
                     let rounding = match stream {
@@ -106,7 +138,7 @@ where
                 }
             }
         }
-        skipped
+        outcome
     }
 }
 
@@ -141,13 +173,18 @@ impl<C> StateBlocks<'_, C> {
 
 /// The first pass over a block: decode, update, write the parameters. Leaves quantized states in
 /// `fresh`, and returns the bits of their largest magnitudes.
+///
+/// A last group that is not whole is updated in `tail`, by the same code: to compile the update twice
+/// would double the size of the library.
 #[inline(always)]
-fn update_block<S, R, E, const N: usize, const QUANTIZED: bool>(
+fn update_block<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool>(
     simd: S,
     rule: &R,
     param: &mut [E],
     grad: &[E],
     mut states: [BlockState<'_, S, E::Compute>; N],
+    sums: &mut Sums<E::Compute>,
+    tail: &mut Tail<E, N>,
 ) -> [i32; N]
 where
     S: Simd,
@@ -155,81 +192,104 @@ where
     E: Element,
 {
     let mut peaks = [simd.splat_i32(0); N];
-    let (whole_param, rest_param) = param.as_chunks_mut::<GROUP>();
-    let (whole_grad, rest_grad) = grad.as_chunks::<GROUP>();
-    for (group, (param, grad)) in whole_param.iter_mut().zip(whole_grad).enumerate() {
-        prefetch(simd, param);
-        prefetch(simd, grad);
-        let states = states.each_mut().map(|state| {
+    for group in 0..param.len().div_ceil(GROUP) {
+        let elements = group * GROUP..param.len().min((group + 1) * GROUP);
+        let n = elements.len();
+        let sums_before = (MEASURE && n < GROUP).then_some(*sums);
+        if n < GROUP {
+            let codes = states.each_ref().map(|state| state.codes.get(elements.clone()));
+            let full = states.each_ref().map(|state| state.full.get(elements.clone()));
+            tail.fill(&param[elements.clone()], &grad[elements.clone()], codes, full);
+        }
+        let group_param = whole_or(&mut param[elements.clone()], &mut tail.param);
+        let group_grad = grad[elements.clone()].try_into().unwrap_or(&tail.grad);
+        prefetch(simd, group_param);
+        prefetch(simd, group_grad);
+        let mut tails = tail.codes.iter().zip(&mut tail.full);
+        let group_states = states.each_mut().map(|state| {
+            let (codes, full) = tails.next().expect("one for each state");
             let values = if QUANTIZED {
-                let codes = &state.codes.as_chunks::<GROUP>().0[group];
+                let codes = state.codes[elements.clone()].try_into().unwrap_or(codes);
                 prefetch(simd, codes);
                 GroupValues::Quantized(codes)
             } else {
-                GroupValues::Full(&mut state.full.as_chunks_mut::<GROUP>().0[group])
+                GroupValues::Full(whole_or(&mut state.full[elements.clone()], full))
             };
             let fresh = state.fresh.group_mut(group);
             StateGroup { codebook: state.codebook, scale: state.scale, values, fresh }
         });
-        update_group(simd, rule, param, grad, states, &mut peaks);
+        update_group::<S, R, E, N, MEASURE>(
+            simd,
+            rule,
+            group_param,
+            group_grad,
+            group_states,
+            &mut peaks,
+            sums,
+        );
+        if n < GROUP {
+            param[elements.clone()].copy_from_slice(&tail.param[..n]);
+            if !QUANTIZED {
+                for (state, full) in states.iter_mut().zip(&tail.full) {
+                    state.full[elements.clone()].copy_from_slice(&full[..n]);
+                }
+            }
+            if let Some(before) = sums_before {
+                for (sums, before) in sums.iter_mut().zip(before) {
+                    sums[n..].copy_from_slice(&before[n..]);
+                }
+            }
+        }
     }
-    let mut peaks = peaks.map(|peak| simd.reduce_max(peak));
-    if !rest_param.is_empty() {
-        update_rest(simd, rule, rest_param, rest_grad, whole_grad.len(), &mut states, &mut peaks);
-    }
-    peaks
+    peaks.map(|peak| simd.reduce_max(peak))
 }
 
-/// The elements of a block after its last whole group, by way of padded copies.
+/// The group, if it is whole.
 #[inline(always)]
-fn update_rest<S, R, E, const N: usize>(
-    simd: S,
-    rule: &R,
-    param: &mut [E],
-    grad: &[E],
-    group: usize,
-    states: &mut [BlockState<'_, S, E::Compute>; N],
-    peaks: &mut [i32; N],
-) where
-    S: Simd,
-    R: Rule<N>,
-    E: Element,
-{
-    let n = param.len();
-    let mut padded_param = padded(param, E::default());
-    let padded_grad = padded(grad, E::default());
-    let padded_codes = states.each_ref().map(|state| {
-        let codes = state.codes.as_chunks::<GROUP>().1;
-        padded(codes, state.codebook.zero())
-    });
-    let mut padded_full = states.each_ref().map(|state| {
-        let full = state.full.as_chunks::<GROUP>().1;
-        padded(full, E::Compute::default())
-    });
-    {
-        let mut padding = padded_codes.iter().zip(&mut padded_full);
-        let states = states.each_mut().map(|state| {
-            let (codes, full) = padding.next().expect("one for each state");
-            let values = if state.codes.is_empty() {
-                GroupValues::Full(full)
-            } else {
-                GroupValues::Quantized(codes)
-            };
-            let fresh = state.fresh.group_mut(group);
-            StateGroup { codebook: state.codebook, scale: state.scale, values, fresh }
-        });
-        let mut ignored = [simd.splat_i32(0); N];
-        update_group(simd, rule, &mut padded_param, &padded_grad, states, &mut ignored);
+fn whole_or<'a, T>(group: &'a mut [T], tail: &'a mut [T; GROUP]) -> &'a mut [T; GROUP] {
+    group.try_into().unwrap_or(tail)
+}
+
+/// Room for a group that is not whole. It goes on with copies of its last element, so that the rest
+/// changes no maximum.
+struct Tail<E: Element, const N: usize> {
+    param: [E; GROUP],
+    grad: [E; GROUP],
+    codes: [[u8; GROUP]; N],
+    full: [[E::Compute; GROUP]; N],
+}
+
+impl<E: Element, const N: usize> Tail<E, N> {
+    fn new() -> Self {
+        Self {
+            param: [E::default(); GROUP],
+            grad: [E::default(); GROUP],
+            codes: [[0; GROUP]; N],
+            full: [[E::Compute::default(); GROUP]; N],
+        }
     }
-    param.copy_from_slice(&padded_param[..n]);
-    for (i, state) in states.iter_mut().enumerate() {
-        let full = state.full.as_chunks_mut::<GROUP>().1;
-        full.copy_from_slice(&padded_full[i][..full.len()]);
-        // What a rule makes of padding is no value of this block.
-        let (fresh, padding) = state.fresh.group_mut(group).split_at_mut(n);
-        padding.fill(0.0);
-        let magnitudes = fresh.iter().map(|value| value.abs().to_bits() as i32);
-        peaks[i] = peaks[i].max(magnitudes.max().unwrap_or(0));
+
+    /// States come as codes or in full.
+    #[cold]
+    fn fill(
+        &mut self,
+        param: &[E],
+        grad: &[E],
+        codes: [Option<&[u8]>; N],
+        full: [Option<&[E::Compute]>; N],
+    ) {
+        fn repeat_last<T: Copy>(from: &[T], to: &mut [T; GROUP]) {
+            to[..from.len()].copy_from_slice(from);
+            to[from.len()..].fill(from[from.len() - 1]);
+        }
+        repeat_last(param, &mut self.param);
+        repeat_last(grad, &mut self.grad);
+        for (from, to) in codes.iter().zip(&mut self.codes) {
+            from.inspect(|from| repeat_last(from, to));
+        }
+        for (from, to) in full.iter().zip(&mut self.full) {
+            from.inspect(|from| repeat_last(from, to));
+        }
     }
 }
 
@@ -249,15 +309,16 @@ enum GroupValues<'a, C> {
     Full(&'a mut [C; GROUP]),
 }
 
-/// The update of one group.
+/// The update of one group, or its terms.
 #[inline(always)]
-fn update_group<S, R, E, const N: usize>(
+fn update_group<S, R, E, const N: usize, const MEASURE: bool>(
     simd: S,
     rule: &R,
     param: &mut [E; GROUP],
     grad: &[E; GROUP],
     mut states: [StateGroup<'_, S, E::Compute>; N],
     peaks: &mut [S::I32; N],
+    sums: &mut Sums<E::Compute>,
 ) where
     S: Simd,
     R: Rule<N>,
@@ -276,7 +337,15 @@ fn update_group<S, R, E, const N: usize>(
                 GroupValues::Full(full) => E::Compute::load(simd, full, at),
             };
         }
-        let (new_param, new) = rule.update(old_param, E::load(simd, grad, at), old);
+        let grad = E::load(simd, grad, at);
+        if MEASURE {
+            for (sum, term) in sums.iter_mut().zip(rule.terms(old_param, grad, old)) {
+                let sum_so_far = E::Compute::load(simd, sum, at);
+                E::Compute::store(simd, sum_so_far + term, sum, at);
+            }
+            continue;
+        }
+        let (new_param, new) = rule.update(old_param, grad, old);
         E::store(simd, new_param, param, at);
         for i in 0..N {
             match &mut states[i].values {

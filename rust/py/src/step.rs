@@ -16,6 +16,7 @@ pub(crate) fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         entry.set_item("states", rule.states)?;
         entry.set_item("signed", rule.signed)?;
         entry.set_item("hyper", rule.hyper)?;
+        entry.set_item("scalars", rule.scalars)?;
         rules.set_item(rule.name, entry)?;
     }
     Ok(rules)
@@ -85,7 +86,7 @@ fn item<'py>(dict: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny
     dict.get_item(name)?.ok_or_else(|| PyValueError::new_err(format!("missing '{name}'")))
 }
 
-/// A list of (index, parameter, gradient, step, states ...)
+/// A list of (index, parameter, gradient, step, the rule's scalars ..., states ...)
 fn step_tensors(
     rule: &RuleEntry,
     rows: &Bound<'_, PyList>,
@@ -106,7 +107,7 @@ fn step_tensors(
     let mut others = others.iter().zip(glance(&others)?);
     let mut all = Vec::with_capacity(rows.len());
     for ((row, index), grad) in rows.iter().zip(&indices).zip(grads) {
-        let n_states = row.len()?.saturating_sub(4);
+        let n_states = row.len()?.saturating_sub(4 + rule.scalars.len());
         let mut describe = |name| {
             let (tensor, glance) = others.next().expect("one for each tensor of a row");
             let described = known.describe(&tensor, glance, name)?;
@@ -117,11 +118,14 @@ fn step_tensors(
             PyResult::Ok(described)
         };
         let param = describe(Name::Param(*index))?;
-        let step = describe(Name::Of("step", *index, ""))?;
+        let scalars = core::iter::once(&"step")
+            .chain(rule.scalars)
+            .map(|name| describe(Name::Of(name, *index, "")))
+            .collect::<PyResult<_>>()?;
         let states = (0..n_states)
             .map(|i| describe(state_name(rule, n_states, i, *index)))
             .collect::<PyResult<_>>()?;
-        all.push(StepTensors { index: *index, param, grad, step, states });
+        all.push(StepTensors { index: *index, param, grad, scalars, states });
     }
     Ok(all)
 }

@@ -18,6 +18,7 @@
 //! that both come out as the last level; packing saturates.
 
 use super::{Codebook, EncodeBlock, Format};
+use crate::real::Real;
 use crate::rounding::{FRACTION_BITS, Rounding, ThresholdLanes, Thresholds};
 use crate::simd::{GROUP, Kernel, Level, Simd, Source};
 use core::marker::PhantomData;
@@ -164,7 +165,7 @@ where
         let simd = self.simd;
         let value = simd.load(self.values, at);
         let normalized = value * self.inverse;
-        let magnitude = if SIGNED { simd.abs(normalized) } else { normalized };
+        let magnitude = if SIGNED { normalized.abs() } else { normalized };
         // Of numbers that are not negative, the bits are ordered as the numbers are.
         let clamped = simd.max_i32(simd.bits(magnitude), simd.bits(self.smallest));
         let position =

@@ -33,9 +33,9 @@ pub(crate) trait Format: Send + Sync {
 
 /// One block of values to be encoded.
 pub(crate) struct EncodeBlock<'a> {
-    /// The values, in groups; what follows the last one is zeros.
+    /// The values, in groups; what follows the last one does not matter.
     pub(crate) values: &'a [Aligned<f32>],
-    /// `(x * prescale) * inverse_scale` is the value `x` of this block divided by its scale.
+    /// What makes the value of largest magnitude 1 or -1.
     pub(crate) inverse_scale: f32,
     /// Where the codes go; no longer than `values`.
     pub(crate) codes: &'a mut [u8],

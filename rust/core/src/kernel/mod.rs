@@ -13,7 +13,7 @@ use crate::layout::Layout;
 use crate::rounding::Stream;
 use crate::rule::Rule;
 use crate::simd::Level;
-use crate::step::{Options, StateBlocks, StepBlocks};
+use crate::step::{Options, Outcome, StateBlocks, StepBlocks};
 use crate::tensor::Tensor;
 use core::ops::Range;
 use half::{bf16, f16};
@@ -32,6 +32,12 @@ pub(crate) struct Job<'a> {
     pub(crate) step: u64,
 }
 
+impl Job<'_> {
+    fn is_quantized(&self) -> bool {
+        matches!(self.states, StateTensors::Quantized(_))
+    }
+}
+
 /// The states of one parameter.
 #[derive(Clone, Copy)]
 pub(crate) enum StateTensors<'a> {
@@ -41,34 +47,70 @@ pub(crate) enum StateTensors<'a> {
     Quantized(&'a [Tensor]),
 }
 
+/// What a pass over blocks does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// Sums what the rule has to know; writes nothing.
+    Measure,
+    /// Updates.
+    Update,
+}
+
 /// A rule with its hyperparameters at a step, ready to run on tensors of any kind.
 pub(crate) trait BoundRule: Send + Sync {
-    /// Steps blocks of a job; returns how many were skipped.
+    /// Whether it is to be measured, all blocks of the tensor, before it updates any.
+    fn measures(&self) -> bool;
+
+    /// Told the sums over all blocks, and the number of elements.
+    fn measured(&mut self, sums: [f64; 2], n_elements: usize);
+
+    /// Passes over blocks of a job.
     ///
     /// # Safety
     ///
     /// The job has passed the checks of `api.rs` for this rule, `blocks` is within its layout, and
     /// nothing else uses the elements of these blocks meanwhile.
-    unsafe fn run(&self, job: &Job<'_>, blocks: Range<usize>) -> usize;
+    unsafe fn run(&self, pass: Pass, job: &Job<'_>, blocks: Range<usize>) -> Outcome;
 }
 
 /// A rule behind [`BoundRule`].
 struct Bound<R, const N: usize>(R);
 
-/// Makes a rule at a step.
-pub(crate) fn bind<R: Rule<N>, const N: usize>(hyper: &[f64], step: f64) -> Box<dyn BoundRule> {
-    Box::new(Bound::<R, N>(R::new(hyper, step)))
+/// How a rule is made, ready to run on a job: from its hyperparameters, the number of the step and
+/// its scalars, which it brings to this step.
+pub(crate) type Bind = fn(&[f64], &Job<'_>, &mut [f32]) -> Box<dyn BoundRule>;
+
+/// Makes a rule at the step of a job.
+pub(crate) fn bind<R: Rule<N>, const N: usize>(
+    hyper: &[f64],
+    job: &Job<'_>,
+    scalars: &mut [f32],
+) -> Box<dyn BoundRule> {
+    let mut rule = R::new(hyper, job.step as f64);
+    rule.carry(scalars);
+    if job.is_quantized() {
+        rule.coarse();
+    }
+    Box::new(Bound::<R, N>(rule))
 }
 
 impl<R: Rule<N>, const N: usize> BoundRule for Bound<R, N> {
-    unsafe fn run(&self, job: &Job<'_>, blocks: Range<usize>) -> usize {
+    fn measures(&self) -> bool {
+        R::MEASURES
+    }
+
+    fn measured(&mut self, sums: [f64; 2], n_elements: usize) {
+        self.0.measured(sums, n_elements);
+    }
+
+    unsafe fn run(&self, pass: Pass, job: &Job<'_>, blocks: Range<usize>) -> Outcome {
         // SAFETY: the dtype chooses the type; the caller promises the rest.
         unsafe {
             match job.param.dtype() {
-                Dtype::Float32 => self.run_as::<f32>(job, blocks),
-                Dtype::Float64 => self.run_as::<f64>(job, blocks),
-                Dtype::BFloat16 => self.run_as::<bf16>(job, blocks),
-                Dtype::Float16 => self.run_as::<f16>(job, blocks),
+                Dtype::Float32 => self.run_as::<f32>(pass, job, blocks),
+                Dtype::Float64 => self.run_as::<f64>(pass, job, blocks),
+                Dtype::BFloat16 => self.run_as::<bf16>(pass, job, blocks),
+                Dtype::Float16 => self.run_as::<f16>(pass, job, blocks),
                 Dtype::UInt8 => unreachable!("the dtype of parameters has been checked"),
             }
         }
@@ -81,7 +123,12 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
     /// # Safety
     ///
     /// As [`BoundRule::run`], and `E` is the type of their dtype.
-    unsafe fn run_as<E: Element>(&self, job: &Job<'_>, blocks: Range<usize>) -> usize {
+    unsafe fn run_as<E: Element>(
+        &self,
+        pass: Pass,
+        job: &Job<'_>,
+        blocks: Range<usize>,
+    ) -> Outcome {
         let elements = job.layout.elements(blocks.clone());
         let slow = self.0.slow();
         let states: [StateBlocks<'_, E::Compute>; N] = core::array::from_fn(|i| {
@@ -105,26 +152,36 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
         // these blocks.
         unsafe {
             job.param.update(elements.clone(), |param: &mut [E]| {
-                job.grad.read(elements.clone(), |grad: &[E]| match job.states {
-                    StateTensors::Full(_) => self.go::<E, false>(job, blocks, param, grad, states),
-                    StateTensors::Quantized(_) => {
-                        self.go::<E, true>(job, blocks, param, grad, states)
+                job.grad.read(elements.clone(), |grad: &[E]| match (pass, job.is_quantized()) {
+                    // A rule that measures nothing is not compiled for it.
+                    (Pass::Measure, _) if !R::MEASURES => Outcome::default(),
+                    (Pass::Measure, false) => {
+                        self.go::<E, false, true>(job, blocks, param, grad, states)
+                    }
+                    (Pass::Measure, true) => {
+                        self.go::<E, true, true>(job, blocks, param, grad, states)
+                    }
+                    (Pass::Update, false) => {
+                        self.go::<E, false, false>(job, blocks, param, grad, states)
+                    }
+                    (Pass::Update, true) => {
+                        self.go::<E, true, false>(job, blocks, param, grad, states)
                     }
                 })
             })
         }
     }
 
-    fn go<E: Element, const QUANTIZED: bool>(
+    fn go<E: Element, const QUANTIZED: bool, const MEASURE: bool>(
         &self,
         job: &Job<'_>,
         blocks: Range<usize>,
         param: &mut [E],
         grad: &[E],
         states: [StateBlocks<'_, E::Compute>; N],
-    ) -> usize {
+    ) -> Outcome {
         let (level, options, layout) = (job.level, job.options, job.layout);
-        level.run(StepBlocks::<R, E, N, QUANTIZED> {
+        level.run(StepBlocks::<R, E, N, QUANTIZED, MEASURE> {
             level,
             rule: self.0,
             options,

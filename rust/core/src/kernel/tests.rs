@@ -1,6 +1,6 @@
 //! The step on every instruction set: rules, dtypes and storages, blocks that are whole or short.
 
-use super::{Job, StateTensors};
+use super::{Job, Pass, StateTensors};
 use crate::element::Dtype;
 use crate::format::Codec;
 use crate::layout::Layout;
@@ -71,6 +71,21 @@ fn noise(n: usize, seed: u64) -> Vec<f64> {
         .collect()
 }
 
+/// Hyperparameters that make every part of a rule matter.
+fn hyper(rule: &RuleEntry) -> Vec<f64> {
+    let value = |name: &&str| match *name {
+        "lr" => 0.01,
+        "eps" => 1e-8,
+        "beta2" | "alpha" => 0.99,
+        "t_alpha" | "t_beta3" => 10.0,
+        "weight_decay" => 0.1,
+        "grad_scale" | "grad_averaging" | "always_adapt" => 1.0,
+        "maximize" | "trust_clip" | "dampening" => 0.0,
+        _ => 0.9,
+    };
+    rule.hyper.iter().map(value).collect()
+}
+
 struct Run {
     rule: &'static RuleEntry,
     dtype: Dtype,
@@ -101,6 +116,7 @@ impl Run {
                 states.push(Owned::new(self.dtype.state(), &vec![0.0; self.len]));
             }
         }
+        let mut scalars = vec![1.0; self.rule.scalars.len()];
         let mut skipped = 0;
         for (step, grad) in grads.iter().enumerate() {
             let mut grad = Owned::new(self.dtype, grad);
@@ -121,11 +137,17 @@ impl Run {
                 index: 3,
                 step,
             };
-            let hyper = [0.01, 0.9, 0.99, 1e-8, 0.1, 0.0];
-            let rule = (self.rule.bind)(&hyper, step as f64);
+            let mut rule = (self.rule.bind)(&hyper(self.rule), &job, &mut scalars);
+            let blocks = 0..layout.n_blocks();
             // SAFETY: the tensors are of the dtypes and lengths that the rule and the layout ask
             // for, and nothing else uses them.
-            skipped += unsafe { rule.run(&job, 0..layout.n_blocks()) };
+            unsafe {
+                if rule.measures() {
+                    let sums = rule.run(Pass::Measure, &job, blocks.clone()).sums;
+                    rule.measured(sums, self.len);
+                }
+                skipped += rule.run(Pass::Update, &job, blocks).skipped;
+            }
         }
         let all = core::iter::once(param).chain(states);
         (all.map(|owned| owned.bytes).collect(), skipped)

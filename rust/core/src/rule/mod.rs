@@ -4,10 +4,22 @@
 //! written once over [`Real`] and compiled for all of them. To add one, write its file and add its
 //! line to [`RULES`].
 
+mod adadelta;
+mod adagrad;
 mod adam;
+mod adamax;
+mod ademamix;
+mod lamb;
+mod lars;
+mod lion;
+mod nadam;
+mod radam;
+mod rmsprop;
+mod sgd;
+mod stable_adamw;
 
 use crate::error::{Error, Result};
-use crate::kernel::{BoundRule, bind};
+use crate::kernel::{Bind, bind};
 use crate::real::Real;
 
 /// One optimizer's formula at one step, with N states for each parameter.
@@ -18,19 +30,83 @@ pub(crate) trait Rule<const N: usize>: Copy + Send + Sync + 'static {
     const SIGNED: [bool; N];
     /// The names of its hyperparameters, in the order in which [`Rule::new`] takes them.
     const HYPER: &'static [&'static str];
+    /// The names of the numbers, besides `step`, that it carries from step to step for each tensor.
+    const SCALARS: &'static [&'static str] = &[];
+    /// Whether it has to know sums over a whole tensor before it can update an element.
+    const MEASURES: bool = false;
 
     /// The rule with these hyperparameters at step `step`, counted from 1.
     fn new(hyper: &[f64], step: f64) -> Self;
 
+    /// Brings its [`Rule::SCALARS`] to this step.
+    fn carry(&mut self, _scalars: &mut [f32]) {}
+
+    /// Told that its states are quantized: known to about a hundredth.
+    fn coarse(&mut self) {}
+
     /// Which states move so slowly that rounding to nearest would stop them.
     fn slow(&self) -> [bool; N];
+
+    /// What to sum over the tensor, before anything of it is written.
+    #[inline(always)]
+    fn terms<T: Real>(&self, param: T, _grad: T, _state: [T; N]) -> [T; 2] {
+        [param.like(0.0); 2]
+    }
+
+    /// Told the sums of [`Rule::terms`], and the number of elements.
+    fn measured(&mut self, _sums: [f64; 2], _n_elements: usize) {}
 
     /// The new parameter and states.
     fn update<T: Real>(&self, param: T, grad: T, state: [T; N]) -> (T, [T; N]);
 }
 
 /// First moments with a decay of at least this move too slowly to be rounded to nearest.
-pub(crate) const SLOW_DECAY: f64 = 0.99;
+const SLOW_DECAY: f64 = 0.99;
+
+/// What most rules begin with: the gradient to descend, and weight decay.
+#[derive(Clone, Copy)]
+struct Descent {
+    /// 1, or -1 to maximize.
+    direction: f64,
+    /// Weight decay that goes into the gradient.
+    coupled: f64,
+    /// `1 - lr * weight_decay` where it goes into the parameter.
+    shrink: f64,
+}
+
+impl Descent {
+    fn new(lr: f64, weight_decay: f64, decoupled: bool, maximize: f64) -> Self {
+        Self {
+            direction: if maximize == 0.0 { 1.0 } else { -1.0 },
+            coupled: if decoupled { 0.0 } else { weight_decay },
+            shrink: if decoupled { 1.0 - lr * weight_decay } else { 1.0 },
+        }
+    }
+
+    /// The gradient, negated to maximize, and with coupled weight decay in it.
+    #[inline(always)]
+    fn gradient<T: Real>(&self, param: T, grad: T) -> T {
+        param.mul_add(param.like(self.coupled), grad * grad.like(self.direction))
+    }
+
+    /// The parameter after decoupled weight decay.
+    #[inline(always)]
+    fn shrunk<T: Real>(&self, param: T) -> T {
+        param * param.like(self.shrink)
+    }
+}
+
+/// The moving average `decay * average + (1 - decay) * value`.
+#[inline(always)]
+fn average<T: Real>(average: T, decay: f64, value: T) -> T {
+    average.mul_add(average.like(decay), value * value.like(1.0 - decay))
+}
+
+/// The moving average of a square.
+#[inline(always)]
+fn average_square<T: Real>(average: T, decay: f64, value: T) -> T {
+    average.mul_add(average.like(decay), value * value.like(1.0 - decay) * value)
+}
 
 /// A rule that can be called by its name.
 #[derive(Clone, Copy)]
@@ -43,13 +119,22 @@ pub struct RuleEntry {
     pub signed: &'static [bool],
     /// The names of its hyperparameters, in order.
     pub hyper: &'static [&'static str],
+    /// The names of the numbers, besides `step`, that it carries from step to step for each tensor.
+    pub scalars: &'static [&'static str],
     /// The rule at a step, ready to run on any dtype, format and instruction set.
-    pub(crate) bind: fn(&[f64], f64) -> Box<dyn BoundRule>,
+    pub(crate) bind: Bind,
 }
 
 impl RuleEntry {
     const fn new<R: Rule<N>, const N: usize>(name: &'static str) -> Self {
-        Self { name, states: &R::STATES, signed: &R::SIGNED, hyper: R::HYPER, bind: bind::<R, N> }
+        Self {
+            name,
+            states: &R::STATES,
+            signed: &R::SIGNED,
+            hyper: R::HYPER,
+            scalars: R::SCALARS,
+            bind: bind::<R, N>,
+        }
     }
 
     /// A rule by its name.
@@ -67,8 +152,25 @@ impl RuleEntry {
 
 /// Every rule.
 pub static RULES: &[RuleEntry] = &[
+    RuleEntry::new::<adadelta::Adadelta, 2>("adadelta"),
+    RuleEntry::new::<adagrad::Adagrad, 1>("adagrad"),
     RuleEntry::new::<adam::Adam<false>, 2>("adam"),
     RuleEntry::new::<adam::AdamAmsgrad<false>, 3>("adam_amsgrad"),
     RuleEntry::new::<adam::Adam<true>, 2>("adamw"),
     RuleEntry::new::<adam::AdamAmsgrad<true>, 3>("adamw_amsgrad"),
+    RuleEntry::new::<adamax::Adamax, 2>("adamax"),
+    RuleEntry::new::<ademamix::AdEmaMix, 3>("ademamix"),
+    RuleEntry::new::<lamb::Lamb, 2>("lamb"),
+    RuleEntry::new::<lars::Lars, 0>("lars"),
+    RuleEntry::new::<lars::LarsMomentum, 1>("lars_momentum"),
+    RuleEntry::new::<lion::Lion, 1>("lion"),
+    RuleEntry::new::<nadam::NAdam, 2>("nadam"),
+    RuleEntry::new::<radam::RAdam, 2>("radam"),
+    RuleEntry::new::<rmsprop::RmsProp, 1>("rmsprop"),
+    RuleEntry::new::<rmsprop::RmsPropMomentum, 2>("rmsprop_momentum"),
+    RuleEntry::new::<rmsprop::RmsPropCentered, 2>("rmsprop_centered"),
+    RuleEntry::new::<rmsprop::RmsPropCenteredMomentum, 3>("rmsprop_centered_momentum"),
+    RuleEntry::new::<sgd::Sgd, 0>("sgd"),
+    RuleEntry::new::<sgd::SgdMomentum, 1>("sgd_momentum"),
+    RuleEntry::new::<stable_adamw::StableAdamW, 2>("stable_adamw"),
 ];

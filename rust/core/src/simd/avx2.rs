@@ -74,6 +74,19 @@ impl Real for F32x8 {
     fn max(self, other: Self) -> Self {
         Self(avx2!(_mm256_max_ps(self.0, other.0)))
     }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(avx2!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0)))
+    }
+    #[inline(always)]
+    fn sign(self) -> Self {
+        Self(avx2!({
+            let (zero, one) = (_mm256_setzero_ps(), _mm256_set1_ps(1.0));
+            let up = _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self.0, zero), one);
+            let down = _mm256_and_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(self.0, zero), one);
+            _mm256_sub_ps(up, down)
+        }))
+    }
 }
 
 /// The vector `at` of a group, as a slice of its elements.
@@ -240,10 +253,6 @@ impl Simd for Avx2 {
         })
     }
 
-    #[inline(always)]
-    fn abs(self, value: F32x8) -> F32x8 {
-        F32x8(avx2!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), value.0)))
-    }
     #[inline(always)]
     fn min(self, a: F32x8, b: F32x8) -> F32x8 {
         F32x8(avx2!(_mm256_min_ps(a.0, b.0)))

@@ -75,6 +75,20 @@ impl Real for F32x16 {
     fn max(self, other: Self) -> Self {
         Self(avx512!(_mm512_max_ps(self.0, other.0)))
     }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(avx512!(_mm512_abs_ps(self.0)))
+    }
+    #[inline(always)]
+    fn sign(self) -> Self {
+        Self(avx512!({
+            let zero = _mm512_setzero_ps();
+            let up = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, zero);
+            let down = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, zero);
+            let sign = _mm512_maskz_mov_ps(up, _mm512_set1_ps(1.0));
+            _mm512_mask_mov_ps(sign, down, _mm512_set1_ps(-1.0))
+        }))
+    }
 }
 
 /// The vector `at` of a group, as a slice of its elements.
@@ -229,10 +243,6 @@ impl Simd for Avx512 {
         })
     }
 
-    #[inline(always)]
-    fn abs(self, value: F32x16) -> F32x16 {
-        F32x16(avx512!(_mm512_abs_ps(value.0)))
-    }
     #[inline(always)]
     fn min(self, a: F32x16, b: F32x16) -> F32x16 {
         F32x16(avx512!(_mm512_min_ps(a.0, b.0)))

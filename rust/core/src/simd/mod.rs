@@ -121,8 +121,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     // ---- float32 lanes
 
-    /// The magnitude: the sign bit cleared.
-    fn abs(self, value: Self::F32) -> Self::F32;
     /// `a` where it is less than `b`, otherwise `b`.
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The bits.
@@ -230,6 +228,20 @@ impl<const N: usize> Real for F64Lanes<N> {
     fn max(mut self, other: Self) -> Self {
         for lane in 0..N {
             self.0[lane] = Real::max(self.0[lane], other.0[lane]);
+        }
+        self
+    }
+    #[inline(always)]
+    fn abs(mut self) -> Self {
+        for lane in &mut self.0 {
+            *lane = lane.abs();
+        }
+        self
+    }
+    #[inline(always)]
+    fn sign(mut self) -> Self {
+        for lane in &mut self.0 {
+            *lane = lane.sign();
         }
         self
     }

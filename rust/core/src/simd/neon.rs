@@ -80,6 +80,19 @@ impl Real for F32x4 {
     fn max(self, other: Self) -> Self {
         Self(neon!(vbslq_f32(vcgtq_f32(self.0, other.0), self.0, other.0)))
     }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(neon!(vabsq_f32(self.0)))
+    }
+    #[inline(always)]
+    fn sign(self) -> Self {
+        Self(neon!({
+            let (zero, one) = (vdupq_n_f32(0.0), vdupq_n_f32(1.0));
+            let up = vbslq_f32(vcgtzq_f32(self.0), one, zero);
+            let down = vbslq_f32(vcltzq_f32(self.0), one, zero);
+            vsubq_f32(up, down)
+        }))
+    }
 }
 
 /// The vector `at` of a group, as a slice of its elements.
@@ -257,10 +270,6 @@ impl Simd for Neon {
         I32x4(neon!(vreinterpretq_s32_u8(self.lookup(table, index))))
     }
 
-    #[inline(always)]
-    fn abs(self, value: F32x4) -> F32x4 {
-        F32x4(neon!(vabsq_f32(value.0)))
-    }
     #[inline(always)]
     fn min(self, a: F32x4, b: F32x4) -> F32x4 {
         F32x4(neon!(vbslq_f32(vcltq_f32(a.0, b.0), a.0, b.0)))

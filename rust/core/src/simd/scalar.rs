@@ -93,10 +93,6 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn abs(self, value: f32) -> f32 {
-        value.abs()
-    }
-    #[inline(always)]
     fn min(self, a: f32, b: f32) -> f32 {
         if a < b { a } else { b }
     }

@@ -77,7 +77,7 @@ struct Battery {
 }
 
 /// The operations of the battery.
-const N_OPERATIONS: usize = 35;
+const N_OPERATIONS: usize = 37;
 
 impl Kernel for Battery {
     type Output = Output;
@@ -111,7 +111,7 @@ impl Kernel for Battery {
                 5 => float(x.sqrt()),
                 6 => float(x.max(y)),
                 7 => float(x.like(0.1)),
-                8 => float(simd.abs(x)),
+                8 => float(x.abs()),
                 9 => float(simd.min(x, y)),
                 10 => int(simd.round(in_range(simd, x))),
                 11 => int(simd.keep_where_greater(p, x, y)),
@@ -156,6 +156,8 @@ impl Kernel for Battery {
                     x
                 }
                 34 => x,
+                35 => float(x.sign()),
+                36 => simd.narrow(d.sign() + e.abs()),
                 _ => unreachable!("no such operation"),
             };
             simd.store(result, &mut lanes.0, at);
@@ -183,7 +185,7 @@ fn canonical(value: f32) -> u32 {
 /// Floats that fit an integer.
 #[inline(always)]
 fn in_range<S: Simd>(simd: S, value: S::F32) -> S::F32 {
-    let magnitude = simd.min(simd.abs(value), simd.splat(2_147_483_520.0));
+    let magnitude = simd.min(value.abs(), simd.splat(2_147_483_520.0));
     let sign = simd.and_i32(simd.bits(value), simd.splat_i32(i32::MIN));
     simd.with_bits(simd.xor_i32(simd.bits(magnitude), sign))
 }
@@ -288,6 +290,8 @@ fn f64_lanes_compute_lane_by_lane() {
     assert_eq!((a / b).0, [2.0, -0.5, 3.0]);
     assert_eq!(a.mul_add(b, b).0, [1.0, -4.0, 30.0]);
     assert_eq!(Real::max(a, b).0, [1.0, 4.0, 9.0]);
+    assert_eq!(a.abs().0, [1.0, 2.0, 9.0]);
+    assert_eq!(a.sign().0, [1.0, -1.0, 1.0]);
     assert_eq!(b.like(0.1).0, [0.1; 3]);
 }
 

@@ -1,0 +1,40 @@
+//! Adadelta (Zeiler 2012, algorithm 1), as `torch.optim.Adadelta` defines it.
+
+use super::{Descent, Rule, average_square};
+use crate::real::Real;
+
+/// Adadelta.
+#[derive(Clone, Copy)]
+pub(super) struct Adadelta {
+    lr: f64,
+    rho: f64,
+    eps: f64,
+    descent: Descent,
+}
+
+impl Rule<2> for Adadelta {
+    const STATES: [&'static str; 2] = ["square_avg", "acc_delta"];
+    const SIGNED: [bool; 2] = [false, false];
+    const HYPER: &'static [&'static str] = &["lr", "rho", "eps", "weight_decay", "maximize"];
+
+    fn new(hyper: &[f64], _step: f64) -> Self {
+        let &[lr, rho, eps, weight_decay, maximize] = hyper else {
+            unreachable!("the number of hyperparameters has been checked")
+        };
+        Self { lr, rho, eps, descent: Descent::new(lr, weight_decay, false, maximize) }
+    }
+
+    fn slow(&self) -> [bool; 2] {
+        [true, true]
+    }
+
+    #[inline(always)]
+    fn update<T: Real>(&self, param: T, grad: T, [square, deltas]: [T; 2]) -> (T, [T; 2]) {
+        let grad = self.descent.gradient(param, grad);
+        let square = average_square(square, self.rho, grad);
+        let eps = param.like(self.eps);
+        let delta = (deltas + eps).sqrt() / (square + eps).sqrt() * grad;
+        let deltas = average_square(deltas, self.rho, delta);
+        (delta.mul_add(param.like(-self.lr), param), [square, deltas])
+    }
+}

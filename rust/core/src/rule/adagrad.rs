@@ -1,0 +1,43 @@
+//! Adagrad (Duchi, Hazan, Singer 2011), as `torch.optim.Adagrad` defines it.
+
+use super::{Descent, Rule};
+use crate::real::Real;
+
+/// Adagrad.
+#[derive(Clone, Copy)]
+pub(super) struct Adagrad {
+    /// `lr / (1 + (t - 1) * lr_decay)`.
+    step_size: f64,
+    eps: f64,
+    descent: Descent,
+}
+
+impl Rule<1> for Adagrad {
+    const STATES: [&'static str; 1] = ["sum"];
+    const SIGNED: [bool; 1] = [false];
+    const HYPER: &'static [&'static str] = &["lr", "lr_decay", "weight_decay", "eps", "maximize"];
+
+    fn new(hyper: &[f64], step: f64) -> Self {
+        let &[lr, lr_decay, weight_decay, eps, maximize] = hyper else {
+            unreachable!("the number of hyperparameters has been checked")
+        };
+        Self {
+            step_size: lr / (1.0 + (step - 1.0) * lr_decay),
+            eps,
+            descent: Descent::new(lr, weight_decay, false, maximize),
+        }
+    }
+
+    // What a late step adds to the sum is far below the steps of its grid.
+    fn slow(&self) -> [bool; 1] {
+        [true]
+    }
+
+    #[inline(always)]
+    fn update<T: Real>(&self, param: T, grad: T, [sum]: [T; 1]) -> (T, [T; 1]) {
+        let grad = self.descent.gradient(param, grad);
+        let sum = grad.mul_add(grad, sum);
+        let denominator = sum.sqrt() + sum.like(self.eps);
+        ((grad / denominator).mul_add(param.like(-self.step_size), param), [sum])
+    }
+}

@@ -1,0 +1,47 @@
+//! Adamax (Kingma and Ba 2015, algorithm 2), as `torch.optim.Adamax` defines it.
+
+use super::{Descent, Rule, SLOW_DECAY, average};
+use crate::real::Real;
+
+/// Adamax.
+#[derive(Clone, Copy)]
+pub(super) struct Adamax {
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    /// `lr / (1 - beta1^t)`.
+    step_size: f64,
+    descent: Descent,
+}
+
+impl Rule<2> for Adamax {
+    const STATES: [&'static str; 2] = ["exp_avg", "exp_inf"];
+    const SIGNED: [bool; 2] = [true, false];
+    const HYPER: &'static [&'static str] =
+        &["lr", "beta1", "beta2", "eps", "weight_decay", "maximize"];
+
+    fn new(hyper: &[f64], step: f64) -> Self {
+        let &[lr, beta1, beta2, eps, weight_decay, maximize] = hyper else {
+            unreachable!("the number of hyperparameters has been checked")
+        };
+        Self {
+            beta1,
+            beta2,
+            eps,
+            step_size: lr / (1.0 - beta1.powf(step)),
+            descent: Descent::new(lr, weight_decay, false, maximize),
+        }
+    }
+
+    fn slow(&self) -> [bool; 2] {
+        [self.beta1 >= SLOW_DECAY, true]
+    }
+
+    #[inline(always)]
+    fn update<T: Real>(&self, param: T, grad: T, [m, u]: [T; 2]) -> (T, [T; 2]) {
+        let grad = self.descent.gradient(param, grad);
+        let m = average(m, self.beta1, grad);
+        let u = (u * u.like(self.beta2)).max(grad.abs() + u.like(self.eps));
+        ((m / u).mul_add(m.like(-self.step_size), param), [m, u])
+    }
+}

@@ -1,0 +1,38 @@
+//! Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).
+
+use super::{Descent, Rule, SLOW_DECAY, average};
+use crate::real::Real;
+
+/// Lion.
+#[derive(Clone, Copy)]
+pub(super) struct Lion {
+    lr: f64,
+    beta1: f64,
+    beta2: f64,
+    descent: Descent,
+}
+
+impl Rule<1> for Lion {
+    const STATES: [&'static str; 1] = ["exp_avg"];
+    const SIGNED: [bool; 1] = [true];
+    const HYPER: &'static [&'static str] = &["lr", "beta1", "beta2", "weight_decay", "maximize"];
+
+    fn new(hyper: &[f64], _step: f64) -> Self {
+        let &[lr, beta1, beta2, weight_decay, maximize] = hyper else {
+            unreachable!("the number of hyperparameters has been checked")
+        };
+        Self { lr, beta1, beta2, descent: Descent::new(lr, weight_decay, true, maximize) }
+    }
+
+    fn slow(&self) -> [bool; 1] {
+        [self.beta2 >= SLOW_DECAY]
+    }
+
+    #[inline(always)]
+    fn update<T: Real>(&self, param: T, grad: T, [m]: [T; 1]) -> (T, [T; 1]) {
+        let grad = self.descent.gradient(param, grad);
+        let sign = average(m, self.beta1, grad).sign();
+        let param = sign.mul_add(m.like(-self.lr), self.descent.shrunk(param));
+        (param, [average(m, self.beta2, grad)])
+    }
+}

@@ -1,0 +1,105 @@
+//! Stochastic gradient descent, as `torch.optim.SGD` defines it, and SGDW (Loshchilov and Hutter
+//! 2019, arXiv 1711.05101, algorithm 1) with the weight decay of AdamW.
+
+use super::{Descent, Rule, SLOW_DECAY};
+use crate::real::Real;
+
+/// SGD without momentum.
+#[derive(Clone, Copy)]
+pub(super) struct Sgd {
+    lr: f64,
+    descent: Descent,
+}
+
+impl Rule<0> for Sgd {
+    const STATES: [&'static str; 0] = [];
+    const SIGNED: [bool; 0] = [];
+    const HYPER: &'static [&'static str] =
+        &["lr", "weight_decay", "decoupled_weight_decay", "maximize"];
+
+    fn new(hyper: &[f64], _step: f64) -> Self {
+        let &[lr, weight_decay, decoupled, maximize] = hyper else {
+            unreachable!("the number of hyperparameters has been checked")
+        };
+        Self { lr, descent: Descent::new(lr, weight_decay, decoupled != 0.0, maximize) }
+    }
+
+    fn slow(&self) -> [bool; 0] {
+        []
+    }
+
+    #[inline(always)]
+    fn update<T: Real>(&self, param: T, grad: T, []: [T; 0]) -> (T, [T; 0]) {
+        let grad = self.descent.gradient(param, grad);
+        (grad.mul_add(grad.like(-self.lr), self.descent.shrunk(param)), [])
+    }
+}
+
+/// SGD with momentum.
+#[derive(Clone, Copy)]
+pub(super) struct SgdMomentum {
+    sgd: Sgd,
+    momentum: Momentum,
+}
+
+impl Rule<1> for SgdMomentum {
+    const STATES: [&'static str; 1] = ["momentum_buffer"];
+    const SIGNED: [bool; 1] = [true];
+    const HYPER: &'static [&'static str] = &[
+        "lr",
+        "weight_decay",
+        "decoupled_weight_decay",
+        "maximize",
+        "momentum",
+        "dampening",
+        "nesterov",
+    ];
+
+    fn new(hyper: &[f64], step: f64) -> Self {
+        let (of_sgd, of_momentum) = hyper.split_at(Sgd::HYPER.len());
+        Self { sgd: Sgd::new(of_sgd, step), momentum: Momentum::new(of_momentum, step) }
+    }
+
+    fn slow(&self) -> [bool; 1] {
+        [self.momentum.is_slow()]
+    }
+
+    #[inline(always)]
+    fn update<T: Real>(&self, param: T, grad: T, [buffer]: [T; 1]) -> (T, [T; 1]) {
+        let Sgd { lr, descent } = self.sgd;
+        let [step, buffer] = self.momentum.apply(buffer, descent.gradient(param, grad));
+        (step.mul_add(step.like(-lr), descent.shrunk(param)), [buffer])
+    }
+}
+
+/// torch's momentum: a sum of gradients that decays.
+#[derive(Clone, Copy)]
+pub(super) struct Momentum {
+    momentum: f64,
+    /// The factor of a new gradient: `1 - dampening`, but 1 at the first step.
+    fresh: f64,
+    nesterov: bool,
+}
+
+impl Momentum {
+    /// Takes momentum, dampening and nesterov.
+    pub(super) fn new(hyper: &[f64], step: f64) -> Self {
+        let &[momentum, dampening, nesterov] = hyper else {
+            unreachable!("the number of hyperparameters has been checked")
+        };
+        let fresh = if step == 1.0 { 1.0 } else { 1.0 - dampening };
+        Self { momentum, fresh, nesterov: nesterov != 0.0 }
+    }
+
+    pub(super) fn is_slow(&self) -> bool {
+        self.momentum >= SLOW_DECAY
+    }
+
+    /// What to step by, and the new buffer.
+    #[inline(always)]
+    pub(super) fn apply<T: Real>(&self, buffer: T, grad: T) -> [T; 2] {
+        let momentum = buffer.like(self.momentum);
+        let buffer = buffer.mul_add(momentum, grad * grad.like(self.fresh));
+        [if self.nesterov { buffer.mul_add(momentum, grad) } else { buffer }, buffer]
+    }
+}
