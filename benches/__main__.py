@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benches import cases, codec, fidelity, loop, machine, memory, optimizers, report, step
+from benches import cases, codec, family, fidelity, loop, machine, memory, optimizers, report, step
 from benches.record import Record, Result
 from benches.timing import MemoryRoof
 
@@ -107,6 +107,12 @@ def _run_step(record: Record, options: argparse.Namespace, sizes: Sequence[str])
             _add(record, step.measure(case, dtype, candidates, roof, n_rounds=_rounds(options)))
 
 
+def _run_family(record: Record, options: argparse.Namespace, sizes: Sequence[str]) -> None:
+    roof = MemoryRoof()
+    for case in map(cases.parse, sizes):
+        _add(record, family.measure(case, roof, n_rounds=_rounds(options)))
+
+
 def _run_loop(record: Record, options: argparse.Namespace, sizes: Sequence[str]) -> None:
     candidates = optimizers.torchs() + optimizers.ours()
     for size in sizes:
@@ -141,6 +147,7 @@ def _run_fidelity(record: Record, options: argparse.Namespace, _sizes: Sequence[
 
 STUDIES = {
     "step": Study(_run_step, "time of AdamW's step", cases.ALL, cases.QUICK),
+    "family": Study(_run_family, "time of every optimizer's step", ("32M",), ("1M",)),
     "loop": Study(_run_loop, "the same in a training loop", tuple(loop.MODELS), ("1M",)),
     "quantize": Study(_run_quantize, "time of (de)quantizing", ("1M", "8M", "32M"), ("1M",)),
     "memory": Study(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from benches import codec, optimizers
+from benches import codec, family, optimizers
 from benches.fidelity import Fidelity
 from benches.memory import Memory
 from benches.record import Record, Result
@@ -17,6 +17,7 @@ OURS = "optim8 dynamic"
 BASELINES = {
     "step": optimizers.BASELINE,
     "loop": optimizers.BASELINE,
+    "family": family.BASELINE,
     "backward": optimizers.BASELINE,
     "quantize": codec.BASELINE,
     "dequantize": codec.BASELINE,

@@ -1,5 +1,6 @@
 """What the tests know of each optimizer. To add one, add its line; `test_registry` demands it."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,24 +25,75 @@ class Spec:
     """The states that are rounded stochastically, at the default betas."""
 
 
-SPECS = [
-    Spec(
-        rule=name + ("_amsgrad" if amsgrad else ""),
-        cls=getattr(optim8, cls),
-        torch_cls=getattr(torch.optim, cls),
-        reference=partial(reference.adam, decoupled=cls == "AdamW", amsgrad=amsgrad),
-        kwargs={"amsgrad": amsgrad},
+def _spec(rule, cls, function, slow=(), **kwargs):
+    torch_cls = getattr(torch.optim, cls, None)
+    return Spec(rule, getattr(optim8, cls), torch_cls, function, kwargs, slow)
+
+
+ADAMS = [
+    _spec(
+        name + ("_amsgrad" if amsgrad else ""),
+        cls,
+        partial(reference.adam, decoupled=cls == "AdamW", amsgrad=amsgrad),
+        ("exp_avg_sq",),
+        amsgrad=amsgrad,
     )
     for name, cls in (("adam", "Adam"), ("adamw", "AdamW"))
     for amsgrad in (False, True)
 ]
-CLASSES = {spec.cls: spec for spec in SPECS if not any(spec.kwargs.values())}
-"""One spec a class, its plain form."""
+RMSPROPS = [
+    _spec(
+        "rmsprop" + "_centered" * centered + "_momentum" * bool(momentum),
+        "RMSprop",
+        reference.rmsprop,
+        ("square_avg", "grad_avg"),
+        centered=centered,
+        momentum=momentum,
+    )
+    for centered in (False, True)
+    for momentum in (0, 0.9)
+]
+SPECS = [
+    *ADAMS,
+    *RMSPROPS,
+    _spec("adadelta", "Adadelta", reference.adadelta, ("square_avg", "acc_delta")),
+    _spec("adagrad", "Adagrad", reference.adagrad, ("sum",), lr_decay=0.1),
+    _spec("adamax", "Adamax", reference.adamax, ("exp_inf",)),
+    _spec(
+        "ademamix",
+        "AdEMAMix",
+        reference.ademamix,
+        ("exp_avg_slow", "exp_avg_sq"),
+        t_alpha=10.0,
+        t_beta3=3.0,
+        betas=(0.9, 0.999, 0.9995),
+    ),
+    _spec("lamb", "LAMB", reference.lamb, ("exp_avg_sq",)),
+    _spec("lars", "LARS", reference.lars, trust_coeff=0.02, always_adapt=True),
+    _spec("lars_momentum", "LARS", reference.lars, momentum=0.9, dampening=0.2),
+    _spec("lion", "Lion", reference.lion, ("exp_avg",)),
+    _spec("nadam", "NAdam", reference.nadam, ("exp_avg_sq",)),
+    _spec("radam", "RAdam", reference.radam, ("exp_avg_sq",), betas=(0.9, 0.99)),
+    _spec("sgd", "SGD", reference.sgd),
+    _spec("sgd_momentum", "SGD", reference.sgd, momentum=0.9, dampening=0.1),
+    _spec("sgd_momentum", "SGD", reference.sgd, momentum=0.9, nesterov=True),
+    _spec("sgd_momentum", "SGDW", reference.sgd, momentum=0.9, weight_decay=0.3),
+    _spec("stable_adamw", "StableAdamW", reference.stable_adamw, ("exp_avg_sq",)),
+]
+CLASSES = {spec.cls: spec for spec in reversed(SPECS)}
+"""One spec a class, its first."""
+TORCH_CLASSES = {cls: spec.torch_cls for cls, spec in CLASSES.items() if spec.torch_cls}
+"""torch's class of the same name."""
+
+
+def accepted(cls, **kwargs):
+    """Return those of some arguments that a class has."""
+    return {k: v for k, v in kwargs.items() if k in inspect.signature(cls).parameters}
 
 
 def by_rule(spec):
     """Return the id of a parametrized test."""
-    return spec.rule
+    return f"{spec.cls.__name__}-{spec.rule}" + "-nesterov" * spec.kwargs.get("nesterov", False)
 
 
 def tensor(shape, dtype=torch.float32, seed=0, scale=1.0):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from optim8 import _native
-from specs import SPECS
+from specs import SPECS, by_rule
 
 PATH = Path(__file__).parent / "data" / "golden_states.json"
 
@@ -34,7 +34,7 @@ def states(spec, codec):
     }
 
 
-CASES = {f"{spec.rule}-{codec}": (spec, codec) for spec in SPECS for codec in _native.CODECS}
+CASES = {f"{by_rule(spec)}-{codec}": (spec, codec) for spec in SPECS for codec in _native.CODECS}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 import optim8
+from benches import family
 from optim8 import _native
 from optim8.optim import Optim8Optimizer, Options
-from specs import CLASSES, SPECS, by_rule
+from specs import CLASSES, SPECS, TORCH_CLASSES, by_rule
 
 
 def test_every_rule_has_a_spec():
-    assert sorted(spec.rule for spec in SPECS) == sorted(_native.RULES)
+    assert {spec.rule for spec in SPECS} == set(_native.RULES)
 
 
 def test_every_public_optimizer_has_a_spec():
@@ -26,19 +27,31 @@ def test_every_public_optimizer_has_a_spec():
     assert public == set(CLASSES)
 
 
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_every_optimizer_is_in_the_readme_and_in_the_benchmarks(cls):
+    assert f"`{cls.__name__}`" in (Path(__file__).parents[1] / "README.md").read_text()
+    assert cls.__name__ in family.OPTIMIZERS
+
+
 @pytest.mark.parametrize("spec", SPECS, ids=by_rule)
 def test_class_selects_rule(spec):
     optimizer = spec.cls([torch.zeros(1)], **spec.kwargs)
-    rule, hyper = optimizer._rule(optimizer.param_groups[0])
+    group = optimizer.param_groups[0]
+    rule = optimizer._rule(group)
     assert rule == spec.rule
+    optimizer._before_step()
+    hyper = optimizer._hyper(rule, group)
     assert list(hyper) == _native.RULES[rule]["hyper"]
+    # What is not in the group is 0: it had better be meant so.
+    derived = {"beta1", "beta2", "beta3", "decoupled_weight_decay", "grad_scale"}
+    assert set(hyper) <= {*group, *derived}
 
 
-@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", TORCH_CLASSES, ids=lambda cls: cls.__name__)
 def test_signature_is_that_of_torch(cls):
     ours = dict(inspect.signature(cls.__init__).parameters)
     assert ours.pop("options").kind is inspect.Parameter.VAR_KEYWORD
-    theirs = inspect.signature(CLASSES[cls].torch_cls.__init__).parameters
+    theirs = inspect.signature(TORCH_CLASSES[cls].__init__).parameters
     assert [(p.name, p.kind, p.default) for p in ours.values()] == [
         (p.name, p.kind, p.default) for p in theirs.values()
     ]
@@ -50,7 +63,8 @@ def test_options_are_documented():
 
 def test_imports_point_downward():
     """`_native` <- `quant` <- `state` <- `optim._base` <- `optim.<name>`; no circles."""
-    layers = ["optim8._native", "optim8.quant", "optim8.state", "optim8.optim._base"]
+    layers = ["optim8._native", "optim8.quant", "optim8.state", "optim8.optim._check"]
+    layers.append("optim8.optim._base")
     root = Path(optim8.__file__).parent
     optimizers = (root / "optim").glob("[a-z]*.py")
     files = [root / "quant.py", root / "state.py", root / "optim" / "_base.py", *optimizers]

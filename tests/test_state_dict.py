@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 
 import optim8
 from optim8 import _native
-from specs import CLASSES, SPECS, assert_same, by_rule, same_bits, snapshot, step, stepped, tensor
+from specs import SPECS, assert_same, by_rule, same_bits, snapshot, step, stepped, tensor
 
 SPEC = pytest.mark.parametrize("spec", SPECS, ids=by_rule)
 SHAPES = [(3, 2000), (5000,), (10,), ()]
@@ -67,7 +67,8 @@ def assert_loaded(left, right):
     left, right = snapshot(left), snapshot(right)
     for groups in (left["groups"], right["groups"]):
         for group in groups:
-            group["betas"] = tuple(group["betas"])
+            if "betas" in group:
+                group["betas"] = tuple(group["betas"])
     assert_same(left, right)
 
 
@@ -93,7 +94,7 @@ def test_saved_options_win():
     step(other)
 
 
-@SPEC
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.torch_cls], ids=by_rule)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("codec", _native.CODECS)
 def test_torch_state_dicts_are_quantized_as_this_optimizer_says(spec, dtype, codec):
@@ -103,18 +104,22 @@ def test_torch_state_dicts_are_quantized_as_this_optimizer_says(spec, dtype, cod
     copies = [p.detach().clone().requires_grad_() for p in params]
     ours = spec.cls(copies, codec=codec, block_size=64, lr=0.5)
     ours.load_state_dict(theirs.state_dict())
+    rule = _native.RULES[spec.rule]
+    signed_states = [n for n, s in zip(rule["states"], rule["signed"], strict=True) if s]
     group = ours.param_groups[0]
     assert (group["lr"], group["codec"], group["block_size"]) == (0.01, codec, 64)
     for ours_p, p in zip(copies, params, strict=True):
-        state = ours.state[ours_p]
-        assert state["step"] == 3
-        assert ("exp_avg_codes" in state) == (p.numel() >= 4096)
+        state = ours.state.get(ours_p, {})
+        torchs = {k: v for k, v in theirs.state[p].items() if v is not None}
+        assert state.get("step") == (torchs.get("step", 1) if torchs else None)
+        is_quantized = any(name.endswith("_codes") for name in state)
+        assert is_quantized == (p.numel() >= 4096 and bool(torchs))
         for name, value in optim8.dequantize_state(ours, ours_p).items():
             expected = theirs.state[p][name].to(value.dtype)
             if p.numel() < 4096:
                 assert torch.equal(value, expected)
                 continue
-            signed = name == "exp_avg"
+            signed = name in signed_states
             q = optim8.quantize(expected.float(), codec=codec, signed=signed, block_size=64)
             assert torch.equal(state[f"{name}_scales"], q.scales)
             raised = state[f"{name}_codes"] != q.codes
@@ -126,15 +131,15 @@ def test_torch_state_dicts_are_quantized_as_this_optimizer_says(spec, dtype, cod
     step(ours)
 
 
-@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-def test_torch_state_dict_with_full_states_goes_on_as_torch_does(cls):
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.torch_cls], ids=by_rule)
+def test_torch_state_dict_with_full_states_goes_on_as_torch_does(spec):
     params = [tensor((20, 30)).requires_grad_()]
-    theirs = CLASSES[cls].torch_cls(params, lr=0.01)
+    theirs = spec.torch_cls(params, lr=0.01, **spec.kwargs)
     step(theirs, 3)
-    ours = cls([params[0].detach().clone().requires_grad_()])
+    ours = spec.cls([params[0].detach().clone().requires_grad_()])
     saved = theirs.state_dict()
-    saved["state"][0] = dict(saved["state"][0])
-    saved["state"][0]["step"] = 3.0
+    if "step" in saved["state"].get(0, {}):
+        saved["state"][0] = {**saved["state"][0], "step": 3.0}  # a number, as torch once had it
     ours.load_state_dict(saved)
     step(theirs)
     step(ours)

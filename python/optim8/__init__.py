@@ -10,17 +10,54 @@ Classes, arguments, schedulers, hooks, groups and checkpoints are torch's; Adam'
 2.03 bytes a parameter instead of 8.
 """
 
+from optim8 import interop, nn
 from optim8._native import __version__
-from optim8.optim import Adam, AdamW, dequantize_state
+from optim8.groups import param_groups
+from optim8.interop import convert
+from optim8.optim import (
+    LAMB,
+    LARS,
+    SGD,
+    SGDW,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    AdEMAMix,
+    Lion,
+    NAdam,
+    RAdam,
+    RMSprop,
+    StableAdamW,
+    dequantize_state,
+)
 from optim8.quant import QuantizedTensor, codebook, quantize, register_codebook
 
 __all__ = [
+    "LAMB",
+    "LARS",
+    "SGD",
+    "SGDW",
+    "AdEMAMix",
+    "Adadelta",
+    "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Lion",
+    "NAdam",
     "QuantizedTensor",
+    "RAdam",
+    "RMSprop",
+    "StableAdamW",
     "__version__",
     "codebook",
+    "convert",
     "dequantize_state",
+    "interop",
+    "nn",
+    "param_groups",
     "quantize",
     "register_codebook",
 ]

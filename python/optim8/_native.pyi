@@ -8,6 +8,7 @@ class _Rule(TypedDict):
     states: list[str]
     signed: list[bool]
     hyper: list[str]
+    scalars: list[str]
 
 class _Info(TypedDict):
     version: str
@@ -28,6 +29,7 @@ __all__ = [
     "quantize",
     "scales_shape",
     "step",
+    "sum_of_squares",
 ]
 CODECS: list[str]
 RULES: dict[str, _Rule]
@@ -68,6 +70,7 @@ def dequantize(
     block_size: int,
     n_threads: int,
 ) -> None: ...
+def sum_of_squares(grads: dict[int, Tensor], n_threads: int) -> float: ...
 def step(
     groups: list[tuple[str, dict[str, float], dict[str, Any], list[tuple[Any, ...]]]],
     n_threads: int,

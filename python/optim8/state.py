@@ -1,7 +1,7 @@
 """The states of one parameter: their names, how they are made, loaded and seen.
 
-An optimizer's state of a parameter is a dict of plain tensors under flat names: `step`, a 0-dim
-float32, and for each state of torch's name NAME
+An optimizer's state of a parameter is a dict of plain tensors under flat names: `step` and what
+other numbers its rule carries, 0-dim float32, and for each state of torch's name NAME
 
 - in full: `NAME`, of the parameter's shape, float32 (float64 for float64 parameters), or
 - quantized: `NAME_codes`, uint8 of the parameter's shape, and `NAME_scales`, one float32 a block.
@@ -11,7 +11,7 @@ the strides of the parameter. The form follows from the options of its group (`i
 nothing else about it is stored, so a checkpoint is tensors and numbers only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from operator import itemgetter
 from typing import Any
@@ -26,6 +26,8 @@ State = dict[str, Tensor]
 Group = Mapping[str, Any]
 Expected = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
+_KEEPS_FULL = "_optim8_keeps_full"
+
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -35,36 +37,52 @@ class RuleStates:
     def __init__(self, rule: str) -> None:
         entry = _native.RULES[rule]
         self.signed = dict(zip(entry["states"], entry["signed"], strict=True))
+        self.scalars = ("step", *entry["scalars"])
         names = tuple(self.signed)
         pairs = [part for name in names for part in (f"{name}_codes", f"{name}_scales")]
-        self._mark = pairs[0]
-        self._full = itemgetter("step", *names)
-        self._quantized = itemgetter("step", *pairs)
+        self._mark = pairs[0] if pairs else None
+        self._full = _items(*self.scalars, *names)
+        self._quantized = _items(*self.scalars, *pairs)
 
     def tensors(self, state: State) -> tuple[Tensor, ...]:
-        """Return `step` and the state tensors in the order in which the rule takes them."""
-        tensors: tuple[Tensor, ...] = (self._quantized if self._mark in state else self._full)(
-            state
-        )
-        return tensors
+        """Return the scalars and the state tensors in the order in which the rule takes them."""
+        return (self._quantized if self._mark in state else self._full)(state)
+
+
+def _items(*keys: str) -> Callable[[State], tuple[Tensor, ...]]:
+    """Return what gets the values of some keys; always a tuple, unlike `itemgetter`."""
+    if len(keys) == 1:
+        return lambda state: (state[keys[0]],)
+    return itemgetter(*keys)
 
 
 rule_states = cache(RuleStates)
 
 
+def keep_full(param: Tensor) -> None:
+    """Mark a parameter whose states are to be kept in full whatever its group says."""
+    setattr(param, _KEEPS_FULL, True)
+
+
 def is_quantized(param: Tensor, group: Group) -> bool:
     """Whether the options of the group say that this parameter's states are bytes."""
-    return bool(group["state_bits"] == 8 and param.numel() >= group["min_quantized_numel"])
+    if group["state_bits"] != 8 or param.numel() < group["min_quantized_numel"]:
+        return False
+    return not getattr(param, _KEEPS_FULL, False)
 
 
-def create(rule: str, param: Tensor, group: Group) -> State:
-    """Make the states of a parameter at step 0: all of them zero."""
-    state = {"step": torch.zeros((), dtype=torch.float32, device="cpu")}
-    for name, signed in rule_states(rule).signed.items():
+def create(rule: str, param: Tensor, group: Group, initial: Mapping[str, float]) -> State:
+    """Make the states of a parameter at step 0: those not in `initial` are zero."""
+    states = rule_states(rule)
+    state = {name: _scalar(0.0 if name == "step" else 1.0) for name in states.scalars}
+    for name, signed in states.signed.items():
+        value = initial.get(name, 0.0)
         for key, (dtype, shape) in _expected(name, param, group).items():
-            state[key] = torch.zeros(shape, dtype=dtype, device="cpu")
+            fill: float = value
             if dtype == torch.uint8:
-                state[key].fill_(_zero_code(codec_named(group["codec"]), signed))
+                # The last code is that of 1, which times the scale is the value.
+                fill = 255 if value else _zero_code(codec_named(group["codec"]), signed)
+            state[key] = torch.full(shape, fill, dtype=dtype, device="cpu")
     return state
 
 
@@ -83,17 +101,18 @@ def fit(rule: str, param: Tensor, group: Group, saved: Mapping[str, Any], param_
     if not isinstance(saved, Mapping):
         raise TypeError(f"{param_name}: state is {type(saved).__name__}, expected dict")
     full = {name: (_full_dtype(param), tuple(param.shape)) for name in signs}
-    is_full = set(saved) == {"step", *full}
+    scalars = rule_states(rule).scalars
+    is_full = set(saved) == {*scalars, *full}
     expected = full
     if not is_full:
         expected = {k: v for name in signs for k, v in _expected(name, param, group).items()}
-    if set(saved) != {"step", *expected}:
-        found, wanted = ", ".join(map(str, saved)), ", ".join(["step", *expected])
+    if set(saved) != {*scalars, *expected}:
+        found, wanted = ", ".join(map(str, saved)), ", ".join([*scalars, *expected])
         raise ValueError(f"{param_name}: found states {found}; expected {wanted}")
     for key, (dtype, shape) in expected.items():
         _check(f"{key} of {param_name}", saved[key], _FLOATS if is_full else (dtype,), shape)
 
-    state = {"step": _step(saved["step"], param_name)}
+    state = {name: _number(name, saved[name], param_name) for name in scalars}
     for name, signed in signs.items():
         for key, (dtype, _) in _expected(name, param, group).items():
             if key in saved:
@@ -164,11 +183,15 @@ def _check(
         raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {shape}")
 
 
-def _step(value: object, param_name: str) -> Tensor:
+def _number(name: str, value: object, param_name: str) -> Tensor:
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         value = value.item()
     if not isinstance(value, int | float):
-        raise TypeError(f"step of {param_name} is {value!r}, expected a number")
+        raise TypeError(f"{name} of {param_name} is {value!r}, expected a number")
     if not 0 <= value < float("inf"):
-        raise ValueError(f"step of {param_name} is {value!r}, expected a number from 0 on")
-    return torch.tensor(float(value), dtype=torch.float32, device="cpu")
+        raise ValueError(f"{name} of {param_name} is {value!r}, expected a number from 0 on")
+    return _scalar(float(value))
+
+
+def _scalar(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32, device="cpu")

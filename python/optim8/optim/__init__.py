@@ -5,6 +5,37 @@ torch's signature, `_check` and `_rule`, and name it here.
 """
 
 from optim8.optim._base import Optim8Optimizer, Options, dequantize_state
+from optim8.optim.adadelta import Adadelta
+from optim8.optim.adagrad import Adagrad
 from optim8.optim.adam import Adam, AdamW
+from optim8.optim.adamax import Adamax
+from optim8.optim.ademamix import AdEMAMix
+from optim8.optim.lamb import LAMB
+from optim8.optim.lars import LARS
+from optim8.optim.lion import Lion
+from optim8.optim.nadam import NAdam
+from optim8.optim.radam import RAdam
+from optim8.optim.rmsprop import RMSprop
+from optim8.optim.sgd import SGD, SGDW
+from optim8.optim.stable_adamw import StableAdamW
 
-__all__ = ["Adam", "AdamW", "Optim8Optimizer", "Options", "dequantize_state"]
+__all__ = [
+    "LAMB",
+    "LARS",
+    "SGD",
+    "SGDW",
+    "AdEMAMix",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "NAdam",
+    "Optim8Optimizer",
+    "Options",
+    "RAdam",
+    "RMSprop",
+    "StableAdamW",
+    "dequantize_state",
+]

@@ -3,7 +3,8 @@
 An optimizer is torch's `Optimizer` in every respect that a training loop can see. It differs in how
 a step is made: the tensors of all groups go to Rust in one call, which makes one pass over them. So
 a subclass holds no arithmetic. It has a constructor with torch's signature, `_check`, which raises
-torch's errors, and `_rule`, which names the native rule of a group and its hyperparameters.
+torch's errors, and `_rule`, which names the native rule of a group: the rule's hyperparameters are
+the group's entries of the same names.
 
 Rust keeps nothing between steps, and counts `step` itself as it begins to write: whatever
 interrupts a step, either all of its parameters and states have moved or none.
@@ -88,12 +89,11 @@ _IMPLEMENTATION_KEYS = ("foreach", "fused", "capturable", "differentiable")
 
 _FORM_KEYS = ("state_bits", "min_quantized_numel", "block_size", "codec")
 """Options that say how states are stored; they cannot change while there are any."""
+_form_values = itemgetter(*_FORM_KEYS)
+_option_values = itemgetter(*(key for key in _OPTION_KEYS if key not in _FORM_KEYS))
 
-_checked_values = itemgetter(
-    *_FORM_KEYS,
-    *(key for key in _OPTION_KEYS if key not in _FORM_KEYS),
-    *_IMPLEMENTATION_KEYS,
-)
+_BETAS = {"beta1": 0, "beta2": 1, "beta3": 2}
+"""Where hyperparameters of these names are in a group's `betas`."""
 
 
 class Optim8Optimizer(Optimizer):
@@ -116,9 +116,13 @@ class Optim8Optimizer(Optimizer):
         defaults = {**defaults, **_OPTION_DEFAULTS, **options, "format_version": FORMAT_VERSION}
         self._check_group(defaults)
         self.skipped_blocks = 0
+        self._forget()
+        super().__init__(params, defaults)
+
+    def _forget(self) -> None:
+        """Begin with nothing known of groups and tensors."""
         self._native_options: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._known = _native.Known()
-        super().__init__(params, defaults)
 
     @staticmethod
     def _check(group: Group) -> None:
@@ -126,9 +130,26 @@ class Optim8Optimizer(Optimizer):
         raise NotImplementedError
 
     @staticmethod
-    def _rule(group: Group) -> tuple[str, dict[str, float]]:
-        """Return the name of the group's native rule, and its hyperparameters."""
+    def _rule(group: Group) -> str:
+        """Return the name of the group's native rule."""
         raise NotImplementedError
+
+    def _hyper(self, rule: str, group: Group) -> dict[str, float]:
+        """Return the hyperparameters of a rule; one that is None or not in the group is 0."""
+        return {name: _number(group, name) for name in _native.RULES[rule]["hyper"]}
+
+    def _before_step(self) -> None:
+        """Learn what the hyperparameters of this step depend on."""
+
+    @staticmethod
+    def _initial(group: Group) -> dict[str, float]:
+        """Return what states begin with, where that is not zero."""
+        return {}
+
+    @staticmethod
+    def _translate(group: Group, state: dict[str, Any]) -> dict[str, Any]:
+        """Return the state of a parameter in a torch state dict with all that a rule needs."""
+        return state
 
     def _check_group(self, group: Group) -> None:
         self._check(group)
@@ -187,9 +208,11 @@ class Optim8Optimizer(Optimizer):
         groups = []
         index = -1
         try:
+            self._before_step()
             for number, group in enumerate(self.param_groups):
                 options = self._options_of(number, group)
-                rule, hyper = self._rule(group)
+                rule = self._rule(group)
+                hyper = self._hyper(rule, group)
                 tensors_of = states.rule_states(rule).tensors
                 tensors = []
                 for param in group["params"]:
@@ -200,9 +223,15 @@ class Optim8Optimizer(Optimizer):
                     state = state_of.get(param)
                     if not state:
                         created.append(param)
-                        state = state_of[param] = states.create(rule, param, group)
+                        state = state_of[param] = self._create(rule, param, group)
                     moved.append(param)
-                    tensors.append((index, param, grad, *tensors_of(state)))
+                    try:
+                        tensors.append((index, param, grad, *tensors_of(state)))
+                    except KeyError:
+                        # An option such as momentum has been switched on since.
+                        for name, value in self._create(rule, param, group).items():
+                            state.setdefault(name, value)
+                        tensors.append((index, param, grad, *tensors_of(state)))
                 groups.append((rule, hyper, options, tensors))
             self.skipped_blocks += _native.step(groups, torch.get_num_threads(), self._known)
         except BaseException:
@@ -215,9 +244,16 @@ class Optim8Optimizer(Optimizer):
         torch.autograd.graph.increment_version(moved)
         return loss
 
+    def _create(self, rule: str, param: Tensor, group: Group) -> states.State:
+        return states.create(rule, param, group, self._initial(group))
+
     def _options_of(self, number: int, group: Group) -> dict[str, Any]:
         """Return the options of group `number` as Rust takes them; checked again if changed."""
-        values = _checked_values(group)
+        values = (
+            *_form_values(group),
+            *_option_values(group),
+            *map(group.get, _IMPLEMENTATION_KEYS),
+        )
         known = self._native_options.get(number)
         if known is not None and known[0] == values:
             return known[1]
@@ -339,7 +375,10 @@ class Optim8Optimizer(Optimizer):
         for key, (index, param, group, name) in zip(ids, _parameters(groups), strict=True):
             if saved.get(key):
                 label = f"parameter {index}" + (f" ({name})" if name else "")
-                fitted[param] = states.fit(self._rule(group)[0], param, group, saved[key], label)
+                state = saved[key]
+                if isinstance(state, dict):
+                    state = self._translate(group, state)
+                fitted[param] = states.fit(self._rule(group), param, group, state, label)
         return fitted
 
     _optional_keys: tuple[str, ...] = ()
@@ -350,8 +389,7 @@ class Optim8Optimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._native_options = {}
-        self._known = _native.Known()
+        self._forget()
 
 
 def dequantize_state(optimizer: Optim8Optimizer, param: Tensor) -> states.State:
@@ -388,9 +426,16 @@ def dequantize_state(optimizer: Optim8Optimizer, param: Tensor) -> states.State:
     for _, other, group, _ in _parameters(optimizer.param_groups):
         if other is param:
             state = optimizer.state.get(param)
-            rule = optimizer._rule(group)[0]
+            rule = optimizer._rule(group)
             return states.dequantize(rule, param, group, state) if state else {}
     raise ValueError(f"the parameter of shape {tuple(param.shape)} is not in the optimizer")
+
+
+def _number(group: Group, name: str) -> float:
+    if name in _BETAS:
+        return float(group["betas"][_BETAS[name]])
+    value = group.get(name)
+    return 0.0 if value is None else float(value)
 
 
 def _parameters(groups: list[Group]) -> Iterator[tuple[int, Tensor, Group, str | None]]:
@@ -405,16 +450,17 @@ def _parameters(groups: list[Group]) -> Iterator[tuple[int, Tensor, Group, str |
 
 def _check_implementation(optimizer: str, group: Group) -> None:
     """Every value of `foreach` and `fused` is served by the one native pass."""
-    if group["fused"] and group["differentiable"]:
+    foreach, fused, capturable, differentiable = map(group.get, _IMPLEMENTATION_KEYS)
+    if fused and differentiable:
         raise RuntimeError("`fused` does not support `differentiable`")
-    if group["fused"] and group["foreach"]:
+    if fused and foreach:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-    if group["capturable"]:
+    if capturable:
         raise RuntimeError(
             f"{optimizer} does not support capturable=True: it runs on the CPU, where there are no "
             "graphs to capture"
         )
-    if group["differentiable"]:
+    if differentiable:
         raise RuntimeError(
             f"{optimizer} does not support differentiable=True: autograd does not record its step"
         )

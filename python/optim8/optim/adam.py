@@ -124,17 +124,9 @@ class Adam(Optim8Optimizer):
             check_scalar(f"betas[{index}]", beta, group)
 
     @staticmethod
-    def _rule(group: Group) -> tuple[str, dict[str, float]]:
-        beta1, beta2 = group["betas"]
+    def _rule(group: Group) -> str:
         rule = "adamw" if group["decoupled_weight_decay"] else "adam"
-        return rule + ("_amsgrad" if group["amsgrad"] else ""), {
-            "lr": float(group["lr"]),
-            "beta1": float(beta1),
-            "beta2": float(beta2),
-            "eps": float(group["eps"]),
-            "weight_decay": float(group["weight_decay"]),
-            "maximize": float(group["maximize"]),
-        }
+        return rule + ("_amsgrad" if group["amsgrad"] else "")
 
 
 class AdamW(Adam):

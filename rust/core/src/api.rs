@@ -1,7 +1,7 @@
 //! The calls that the crate offers. Each checks everything before it writes anything.
 
 use crate::alias::{self, Access};
-use crate::block::{DequantizeBlock, QuantizeBlock, Scratch};
+use crate::block::{DequantizeBlock, QuantizeBlock, Scratch, SumOfSquares};
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
 use crate::format::Codec;
@@ -20,6 +20,9 @@ use std::sync::OnceLock;
 
 /// Below this many elements for each thread, waking a thread costs more than it saves.
 const MIN_ELEMENTS_PER_THREAD: usize = 8_192;
+
+/// Elements that are summed in the type of their arithmetic, before the sum goes on in float64.
+const SUM_BLOCK: usize = 256;
 
 /// One parameter of a step.
 #[derive(Clone, Debug)]
@@ -198,6 +201,41 @@ fn check_quantized(codes: &Tensor, scales: &Tensor, of: &Tensor, layout: &Layout
     scales.expect_dtype(Dtype::Float32)?;
     scales.expect_shape(&layout.scales_shape())?;
     scales.expect_slice()
+}
+
+/// The sum of the squares of all elements, in float64; the same for any vectors and threads.
+///
+/// # Errors
+///
+/// Any [`Error`] that says what does not fit.
+pub fn sum_of_squares(tensors: &[Tensor], n_threads: usize) -> Result<f64> {
+    let level = Level::best()?;
+    let layouts = tensors.iter().map(|tensor| {
+        tensor.expect_float()?;
+        Layout::new(&[tensor.n_elements()], SUM_BLOCK)
+    });
+    let layouts: Vec<_> = layouts.collect::<Result<_>>()?;
+    let plan = Plan::new(layouts.clone());
+    let parts = vec![OnceLock::new(); plan.n_chunks()];
+    run(&plan, n_threads, |index, chunk, blocks| {
+        let (tensor, elements) = (&tensors[index], layouts[index].elements(blocks));
+        // SAFETY: the dtype chooses the type; nothing is written.
+        let sum = unsafe {
+            match tensor.dtype() {
+                Dtype::Float32 => tensor.read(elements, |values: &[f32]| squares(level, values)),
+                Dtype::Float64 => tensor.read(elements, |values: &[f64]| squares(level, values)),
+                Dtype::BFloat16 => tensor.read(elements, |values: &[bf16]| squares(level, values)),
+                Dtype::Float16 => tensor.read(elements, |values: &[f16]| squares(level, values)),
+                Dtype::UInt8 => unreachable!("the dtype of tensors has been checked"),
+            }
+        };
+        parts[chunk].set(sum).expect("a chunk is done once");
+    });
+    Ok(parts.into_iter().filter_map(OnceLock::into_inner).sum())
+}
+
+fn squares<E: Element>(level: Level, values: &[E]) -> f64 {
+    values.chunks(SUM_BLOCK).map(|values| level.run(SumOfSquares { values })).sum()
 }
 
 /// A tensor with its codes and scales.

@@ -128,6 +128,38 @@ impl<E: Element> Kernel for DequantizeBlock<'_, E> {
     }
 }
 
+/// Sums the squares of some values.
+pub(crate) struct SumOfSquares<'a, E> {
+    pub(crate) values: &'a [E],
+}
+
+impl<E: Element> Kernel for SumOfSquares<'_, E> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f64 {
+        let mut sums = [E::Compute::default(); GROUP];
+        let (whole, rest) = self.values.as_chunks::<GROUP>();
+        for values in whole {
+            add_squares(simd, values, &mut sums);
+        }
+        if !rest.is_empty() {
+            add_squares(simd, &padded(rest, E::default()), &mut sums);
+        }
+        sums.into_iter().map(E::Compute::to_f64).sum()
+    }
+}
+
+/// Adds the squares of a group of values, each to the sum at its place.
+#[inline(always)]
+fn add_squares<S: Simd, E: Element>(simd: S, values: &[E; GROUP], sums: &mut [E::Compute; GROUP]) {
+    for at in 0..GROUP / S::LANES {
+        let value = E::load(simd, values, at);
+        let sum = value.mul_add(value, E::Compute::load(simd, sums, at));
+        E::Compute::store(simd, sum, sums, at);
+    }
+}
+
 /// Writes a group of values as float32, and returns the bits of the largest magnitudes.
 #[inline(always)]
 fn load_group<S: Simd, E: Element>(simd: S, values: &[E; GROUP], to: &mut [f32; GROUP]) -> S::I32 {

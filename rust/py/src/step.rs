@@ -39,6 +39,18 @@ pub(crate) fn step(
     py.detach(|| optim8_core::step(&groups, n_threads)).map_err(to_python)
 }
 
+/// The sum of the squares of all elements of all gradients, by the indices of their parameters.
+#[pyfunction]
+pub(crate) fn sum_of_squares(
+    py: Python<'_>,
+    grads: &Bound<'_, PyDict>,
+    n_threads: usize,
+) -> PyResult<f64> {
+    let indices: Vec<u64> = grads.keys().extract()?;
+    let tensors = describe_all(&grads.values(), |i| Name::Of("gradient", indices[i], ""))?;
+    py.detach(|| optim8_core::sum_of_squares(&tensors, n_threads)).map_err(to_python)
+}
+
 /// (rule, hyperparameters, options, tensors)
 fn step_group(group: &Bound<'_, PyAny>, known: &Known) -> PyResult<StepGroup> {
     let (rule, hyper, options, tensors): (

@@ -1,0 +1,124 @@
+"""Time of every optimizer's 8-bit step against torch's fastest 32-bit one of the same name.
+
+In torch that is the fused implementation where there is one, else the one over lists of tensors.
+Optimizers that torch lacks are timed alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from benches import machine
+from benches.cases import Case
+from benches.memory import state_nbytes
+from benches.record import Result
+from benches.timing import MemoryRoof, alternate
+
+#: Arguments that give an optimizer all the states that it usually has.
+OPTIMIZERS: dict[str, dict[str, object]] = {
+    "Adadelta": {},
+    "Adagrad": {},
+    "Adam": {},
+    "AdamW": {},
+    "Adamax": {},
+    "AdEMAMix": {},
+    "LAMB": {},
+    "LARS": {"momentum": 0.9, "weight_decay": 1e-4},
+    "Lion": {},
+    "NAdam": {},
+    "RAdam": {},
+    "RMSprop": {"momentum": 0.9},
+    "SGD": {"momentum": 0.9},
+    "SGDW": {"momentum": 0.9},
+    "StableAdamW": {},
+}
+
+BASELINE, OURS = "torch", "optim8"
+
+#: Of the change in three steps, between 8-bit and full states. Lion's steps are signs: where one is
+#: not the same, the difference is twice the step.
+TOLERANCE = 0.3
+
+N_CHECKED = 100_000
+
+
+class WrongAnswerError(AssertionError):
+    """8-bit states led elsewhere than full ones."""
+
+
+def measure(case: Case, roof: MemoryRoof, *, n_rounds: int) -> list[Result]:
+    """Check, then time every optimizer on a case, in float32.
+
+    Raises
+    ------
+    WrongAnswerError
+        If steps with 8-bit states differ from those with full ones by more than their coarseness.
+    """
+    import optim8
+
+    results = []
+    for name, arguments in OPTIMIZERS.items():
+        ours, theirs = getattr(optim8, name), getattr(torch.optim, name, None)
+        check(name, partial(ours, **arguments))
+        makers = {OURS: partial(ours, **arguments)}
+        if theirs is not None:
+            fast = "fused" if "fused" in inspect.signature(theirs).parameters else "foreach"
+            makers = {BASELINE: partial(theirs, **arguments, **{fast: True}), **makers}
+        results += _time(name, case, makers, roof, n_rounds)
+    return results
+
+
+def check(name: str, make: partial[torch.optim.Optimizer]) -> None:
+    """Compare three steps with 8-bit states with three steps with full ones."""
+    changes = []
+    for bits in (8, 32):
+        generator = torch.Generator().manual_seed(0)
+        parameter = nn.Parameter(torch.randn(N_CHECKED, generator=generator))
+        start = parameter.detach().clone()
+        optimizer = make([parameter], state_bits=bits)
+        for _ in range(3):
+            parameter.grad = torch.randn(N_CHECKED, generator=generator)
+            optimizer.step()
+        changes.append(parameter.detach() - start)
+    error = float((changes[0] - changes[1]).norm() / changes[1].norm())
+    if not error <= TOLERANCE:
+        raise WrongAnswerError(f"{name}: relative error {error:.2e}, expected at most {TOLERANCE}")
+
+
+def _time(
+    name: str,
+    case: Case,
+    makers: dict[str, partial[torch.optim.Optimizer]],
+    roof: MemoryRoof,
+    n_rounds: int,
+) -> Sequence[Result]:
+    actions, state_bytes = {}, {}
+    gradients = [torch.randn(shape) for shape in case.shapes]
+    for candidate, make in makers.items():
+        parameters = [nn.Parameter(torch.randn(shape)) for shape in case.shapes]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer = make(parameters)
+        optimizer.step()
+        actions[candidate] = optimizer.step
+        state_bytes[candidate] = state_nbytes(optimizer) / case.n_elements
+    timings = alternate(actions, roof, n_rounds=n_rounds, hot=case.hot)
+    return [
+        Result(
+            bench="family",
+            case=f"{name} {case.name}",
+            dtype="float32",
+            level=machine.optim8_level(),
+            candidate=candidate,
+            n_elements=case.n_elements,
+            timing=timing,
+            bytes_per_element=12 + 2 * state_bytes[candidate],
+            roof=roof.bytes_per_second,
+        )
+        for candidate, timing in timings.items()
+    ]

@@ -1,0 +1,41 @@
+"""torch's checks of hyperparameters, as most of its optimizers make them, with their messages."""
+
+from typing import Any
+
+from torch import Tensor
+
+Group = dict[str, Any]
+
+
+def check_lr(group: Group) -> None:
+    """Raise for a learning rate that is negative or of more than one element."""
+    lr = group["lr"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    if not lr >= 0.0:
+        raise ValueError(f"Invalid learning rate: {lr}")
+
+
+def check_betas(group: Group, expected: int = 2) -> None:
+    """Raise for decays outside of [0, 1)."""
+    if len(group["betas"]) != expected:
+        raise ValueError(f"Invalid betas: {group['betas']} (expected {expected} numbers)")
+    for index, beta in enumerate(group["betas"]):
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(f"Invalid beta parameter at index {index}: {beta}")
+
+
+def check_not_negative(group: Group, *names: str) -> None:
+    """Raise for negative values."""
+    for name in names:
+        if not group[name] >= 0.0:
+            label = "epsilon" if name == "eps" else name
+            raise ValueError(f"Invalid {label} value: {group[name]}")
+
+
+def check_sgd(group: Group) -> None:
+    """Raise as `torch.optim.SGD` does."""
+    check_lr(group)
+    check_not_negative(group, "momentum", "weight_decay")
+    if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+        raise ValueError("Nesterov momentum requires a momentum and zero dampening")

@@ -1,0 +1,104 @@
+"""Options by name and kind of module, and embeddings."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import optim8
+from specs import step
+
+
+class Model(nn.Module):
+    """An embedding that is tied to the head, a norm, and a parameter that is frozen."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(100, 64, padding_idx=0)
+        self.norm = nn.LayerNorm(64)
+        self.head = nn.Linear(64, 100)
+        self.head.weight = self.embedding.weight
+        self.frozen = nn.Parameter(torch.zeros(3), requires_grad=False)
+
+
+def test_groups_by_name_and_module():
+    model = Model()
+    overrides = {"*.bias": {"weight_decay": 0.0}, nn.LayerNorm: {"lr": 0.5, "weight_decay": 0.5}}
+    groups = optim8.param_groups(model, overrides, full_embeddings=True)
+    found = [(dict(group), [name for name, _ in group.pop("params")]) for group in groups]
+    for options, _ in found:
+        options.pop("params")
+    assert found == [
+        ({"state_bits": 32}, ["embedding.weight"]),
+        ({"lr": 0.5, "weight_decay": 0.5}, ["norm.weight", "norm.bias"]),
+        ({"weight_decay": 0.0}, ["head.bias"]),
+    ]
+
+
+def test_groups_survive_a_checkpoint():
+    model = Model()
+    groups = optim8.param_groups(model, {"norm.*": {"codec": "root"}}, full_embeddings=True)
+    plain = [{"params": group["params"]} for group in groups]
+    optimizers = [optim8.AdamW(groups), optim8.AdamW(plain)]
+    step(optimizers[0])
+    optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
+    assert "exp_avg" in optimizers[1].state[model.embedding.weight]
+    assert [g["codec"] for g in optimizers[1].param_groups] == ["dynamic", "root", "dynamic"]
+
+
+@pytest.mark.parametrize("selector", ["*.biass", nn.Conv2d, "frozen"])
+def test_a_selector_that_finds_nothing_is_an_error(selector):
+    name = selector if isinstance(selector, str) else selector.__name__
+    with pytest.raises(ValueError, match=f"overrides: .*{name[1:]}.* finds no parameter"):
+        optim8.param_groups(Model(), {selector: {}})
+
+
+def test_stable_embedding_is_the_papers():
+    torch.manual_seed(0)
+    embedding = optim8.nn.StableEmbedding(1000, 64, padding_idx=3)
+    bound = (6 / 1064) ** 0.5
+    weight = embedding.weight.detach()
+    assert weight.abs().max() <= bound
+    assert weight.std() == pytest.approx(bound / 3**0.5, rel=0.02)
+    assert not weight[3].any()
+    index = torch.tensor([[1, 3], [999, 0]])
+    expected = nn.functional.layer_norm(nn.functional.embedding(index, weight), (64,))
+    torch.testing.assert_close(embedding(index), expected)
+    assert embedding.double()(index).dtype == torch.float64
+
+
+@pytest.mark.parametrize("how", [lambda m: m, copy.deepcopy, pickled])
+def test_stable_embeddings_states_are_full_whatever_the_group_says(how):
+    embedding = how(optim8.nn.StableEmbedding(1000, 64))
+    optimizer = optim8.AdamW(embedding.parameters(), min_quantized_numel=0)
+    step(optimizer)
+    assert "exp_avg" in optimizer.state[embedding.weight]
+    assert "exp_avg_codes" in optimizer.state[embedding.norm.weight]
+    saved = optimizer.state_dict()
+    optimizer.load_state_dict(saved)
+    step(optimizer)
+
+
+def test_stable_embedding_in_place_of_another():
+    model = Model().eval()
+    tied = model.head.weight
+    model.embedding = optim8.nn.StableEmbedding.from_embedding(model.embedding)
+    assert model.embedding.weight is tied
+    assert model.embedding.padding_idx == 0
+    assert not model.embedding.training
+
+
+@pytest.mark.parametrize("cls", [nn.Embedding, optim8.nn.StableEmbedding])
+def test_rows_that_are_never_seen_do_not_move(cls):
+    embedding = cls(1000, 64, padding_idx=0)
+    optimizer = optim8.AdamW(embedding.parameters(), lr=0.1, weight_decay=0.0)
+    start = embedding.weight.detach().clone()
+    for n in range(20):
+        optimizer.zero_grad()
+        index = torch.tensor([0, 1 + n, 500, 999])
+        embedding(index).square().mul(torch.arange(64)).sum().backward()
+        optimizer.step()
+    seen = [*range(1, 21), 500, 999]
+    moved = (embedding.weight.detach() != start).any(1).nonzero().flatten().tolist()
+    assert moved == seen
