@@ -68,6 +68,11 @@ def test_stable_embedding_is_the_papers():
     assert embedding.double()(index).dtype == torch.float64
 
 
+def pickled(module):
+    """Return what comes back."""
+    return pickle.loads(pickle.dumps(module))
+
+
 @pytest.mark.parametrize("how", [lambda m: m, copy.deepcopy, pickled])
 def test_stable_embeddings_states_are_full_whatever_the_group_says(how):
     embedding = how(optim8.nn.StableEmbedding(1000, 64))
