@@ -1,6 +1,7 @@
 """Options by name and kind of module, and embeddings."""
 
 import copy
+import pickle
 
 import pytest
 import torch

@@ -53,3 +53,151 @@ def test_what_cannot_be_converted_is_refused():
         message = r"convert: found .*, expected one of torch\.optim's Adadelta, "
         with pytest.raises(TypeError, match=message):
             optim8.convert(optimizer)
+
+
+@pytest.mark.parametrize("spec", TORCH_SPECS, ids=by_rule)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_there_and_back_to_torch(spec, dtype):
+    """With full states torch goes on as we would have, and what was quantized is so again."""
+    params = [tensor(s, dtype, i).requires_grad_() for i, s in enumerate([(70, 80), (5,)])]
+    ours = spec.cls(params, lr=0.1, **spec.kwargs)
+    step(ours, 3)
+    saved = optim8.interop.to_torch_state_dict(ours)
+    copies = [p.detach().clone().requires_grad_() for p in params]
+    theirs = spec.torch_cls(copies)
+    theirs.load_state_dict(saved)
+    assert {*theirs.param_groups[0]} == {*spec.torch_cls([torch.zeros(1)]).param_groups[0]}
+    again = spec.cls([p.detach().clone().requires_grad_() for p in params])
+    again.load_state_dict(saved)
+    for p, q in zip(params, again.param_groups[0]["params"], strict=True):
+        left, right = (optim8.dequantize_state(o, x) for o, x in ((ours, p), (again, q)))
+        for name, value in left.items():
+            # The least value of a block is no code of its own, so its scale may change.
+            torch.testing.assert_close(
+                right[name], value, rtol=0.03, atol=0.01 * value.max().item()
+            )
+    step(theirs)
+    step(ours)
+    tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(copies[1], params[1], rtol=tolerance, atol=tolerance)
+    change = (copies[0] - params[0]).detach().abs().max()
+    assert change <= tolerance * (1 + params[0].detach().abs().max())
+
+
+def test_what_torch_lacks_stays():
+    with pytest.raises(TypeError, match=r"torch\.optim has no Lion"):
+        optim8.interop.to_torch_state_dict(optim8.Lion([torch.zeros(1)]))
+
+
+# Both directions against the real library. Its steps never quantize to zero, so only what is stored
+# is compared.
+BITSANDBYTES = [
+    ("Adam", {}),
+    ("AdamW", {}),
+    ("Lion", {}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9}),
+    ("RMSprop", {}),
+    ("Adagrad", {}),
+    ("LAMB", {}),
+    ("LARS", {"lr": 0.1, "momentum": 0.9}),
+    ("AdEMAMix", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "kwargs"), BITSANDBYTES, ids=[n for n, _ in BITSANDBYTES])
+@pytest.mark.parametrize("shape", [(16, 512), (30, 300), (9000,), (10,)], ids=str)
+@pytest.mark.filterwarnings("ignore")  # it tells of the GPU that it would rather have
+def test_there_and_back_to_bitsandbytes(name, kwargs, shape):
+    bitsandbytes = pytest.importorskip("bitsandbytes")  # Python 3.10 has no pinned one
+    param = tensor(shape).requires_grad_()
+    theirs = getattr(bitsandbytes.optim, f"{name}8bit")([param], **kwargs)
+    step(theirs, 3)
+    saved = copy.deepcopy(theirs.state_dict())
+    ours = getattr(optim8, name)([param.detach().clone().requires_grad_()], lr=7.0)
+    ours.load_state_dict(saved)
+    group = ours.param_groups[0]
+    assert group["lr"] == theirs.param_groups[0]["lr"]
+    p = group["params"][0]
+    held = saved["state"][0]["__bnb_optimizer_quant_state__"]
+    n_blocks = -(-p.numel() // 256)
+    values = {}
+    for number in (1, 2):
+        if f"state{number}" in held:
+            value = held[f"state{number}"].double()
+            if p.numel() >= 4096:
+                table = held[f"qmap{number}"].double()
+                scales = held[f"absmax{number}"].double().reshape(-1, n_blocks)
+                scales = scales.repeat_interleave(256, 1)[:, : p.numel()]
+                value = table[held[f"state{number}"].long()].reshape(len(scales), -1) * scales
+            values[number] = value.reshape(-1, *shape)
+    expected = torch.cat(list(values.values()))
+    is_same_layout = shape != (30, 300) and name not in ("RMSprop", "Adagrad")
+    for found, wanted in zip(optim8.dequantize_state(ours, p).values(), expected, strict=True):
+        atol = 0 if is_same_layout else 0.02 * wanted.abs().max().item()
+        rtol = 1e-6 if is_same_layout else 0.05
+        torch.testing.assert_close(found.double(), wanted, rtol=rtol, atol=atol)
+    step(ours, 2)
+
+    back = optim8.interop.to_bitsandbytes_state_dict(ours)
+    again = getattr(bitsandbytes.optim, f"{name}8bit")(
+        [p.detach().clone().requires_grad_()], **{**kwargs, "lr": 7.0}
+    )
+    again.load_state_dict(copy.deepcopy(back))
+    assert again.param_groups[0]["lr"] == theirs.param_groups[0]["lr"]
+    assert again.state[again.param_groups[0]["params"][0]]["step"] == 5
+    step(again)
+    reloaded = getattr(optim8, name)([p.detach().clone().requires_grad_()])
+    reloaded.load_state_dict(back)
+    q = reloaded.param_groups[0]["params"][0]
+    for found, wanted in zip(
+        optim8.dequantize_state(reloaded, q).values(),
+        optim8.dequantize_state(ours, p).values(),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.02 * wanted.abs().max().item())
+
+
+def test_flat_state_dicts_of_older_bitsandbytes():
+    p = tensor((16, 512)).requires_grad_()
+    ours = optim8.AdamW([p])
+    step(ours, 2)
+    saved = optim8.interop.to_bitsandbytes_state_dict(ours)
+    nested = saved["state"][0].pop("__bnb_optimizer_quant_state__")
+    saved["state"][0].update(nested)
+    other = optim8.AdamW([p.detach().clone().requires_grad_()], maximize=True)
+    other.load_state_dict(saved)
+    assert other.param_groups[0]["maximize"] is True
+    del saved["state"][0]["qmap1"]
+    before = snapshot(other)
+    with pytest.raises(ValueError, match=r"parameter 0: found states .*; expected state1"):
+        other.load_state_dict(saved)
+    saved["state"][0]["qmap1"] = nested["qmap1"]
+    saved["state"][0]["state1"] = nested["state1"].reshape(512, 16)
+    with pytest.raises(ValueError, match="state1 of parameter 0 has shape"):
+        other.load_state_dict(saved)
+    assert_same(before, snapshot(other))
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("optim_bits", "state_bits"),
+        ("min_8bit_size", "min_quantized_numel"),
+        ("percentile_clipping", "clip_grad_norm_"),
+        ("block_wise", "block_size"),
+        ("is_paged", "on the CPU already"),
+    ],
+)
+def test_names_of_bitsandbytes_are_answered_with_ours(name, instead):
+    with pytest.raises(TypeError, match=rf"unexpected keyword argument '{name}': .*{instead}"):
+        optim8.AdamW([torch.zeros(1)], **{name: 8})
+
+
+def test_what_bitsandbytes_lacks_stays():
+    for optimizer in (
+        optim8.NAdam([torch.zeros(1)]),
+        optim8.AdamW([torch.zeros(1)], amsgrad=True),
+        optim8.RMSprop([torch.zeros(1)], centered=True),
+    ):
+        with pytest.raises(TypeError, match="to_bitsandbytes_state_dict: "):
+            optim8.interop.to_bitsandbytes_state_dict(optimizer)

@@ -13,7 +13,6 @@ Classes, arguments, schedulers, hooks, groups and checkpoints are torch's; Adam'
 from optim8 import interop, nn
 from optim8._native import __version__
 from optim8.groups import param_groups
-from optim8.interop import convert
 from optim8.optim import (
     LAMB,
     LARS,
@@ -30,6 +29,7 @@ from optim8.optim import (
     RAdam,
     RMSprop,
     StableAdamW,
+    convert,
     dequantize_state,
 )
 from optim8.quant import QuantizedTensor, codebook, quantize, register_codebook

@@ -11,7 +11,7 @@ the strides of the parameter. The form follows from the options of its group (`i
 nothing else about it is stored, so a checkpoint is tensors and numbers only.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from operator import itemgetter
 from typing import Any
@@ -57,6 +57,18 @@ def _items(*keys: str) -> Callable[[State], tuple[Tensor, ...]]:
 
 
 rule_states = cache(RuleStates)
+
+
+def parameters(
+    groups: list[dict[str, Any]],
+) -> Iterator[tuple[int, Tensor, dict[str, Any], str | None]]:
+    """Yield index, parameter, group and name (if any) of every parameter."""
+    index = 0
+    for group in groups:
+        names = group.get("param_names") or [None] * len(group["params"])
+        for param, name in zip(group["params"], names, strict=True):
+            yield index, param, group, name
+            index += 1
 
 
 def keep_full(param: Tensor) -> None:

@@ -5,6 +5,7 @@ torch's signature, `_check` and `_rule`, and name it here.
 """
 
 from optim8.optim._base import Optim8Optimizer, Options, dequantize_state
+from optim8.optim._convert import convert
 from optim8.optim.adadelta import Adadelta
 from optim8.optim.adagrad import Adagrad
 from optim8.optim.adam import Adam, AdamW
@@ -37,5 +38,6 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "StableAdamW",
+    "convert",
     "dequantize_state",
 ]

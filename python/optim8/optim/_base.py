@@ -14,7 +14,8 @@ small ones: what does not depend on the parameter is worked out once a group, an
 change from step to step is kept until it does.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from copy import deepcopy
 from operator import itemgetter
 from typing import Any, TypeAlias, overload
@@ -27,6 +28,7 @@ from typing_extensions import TypedDict
 
 from optim8 import _native
 from optim8 import state as states
+from optim8.interop import bitsandbytes
 from optim8.quant import check_block_size, codec_named
 
 FORMAT_VERSION = 1
@@ -92,6 +94,15 @@ _FORM_KEYS = ("state_bits", "min_quantized_numel", "block_size", "codec")
 _form_values = itemgetter(*_FORM_KEYS)
 _option_values = itemgetter(*(key for key in _OPTION_KEYS if key not in _FORM_KEYS))
 
+_INSTEAD = {
+    "optim_bits": "write state_bits=8 or state_bits=32",
+    "min_8bit_size": "write min_quantized_numel",
+    "percentile_clipping": "clip gradients with torch.nn.utils.clip_grad_norm_ before the step",
+    "block_wise": "states are always quantized in blocks, of block_size elements",
+    "is_paged": "states are on the CPU already, where the system pages them",
+}
+"""What to write in place of names that people bring from bitsandbytes."""
+
 _BETAS = {"beta1": 0, "beta2": 1, "beta3": 2}
 """Where hyperparameters of these names are in a group's `betas`."""
 
@@ -109,9 +120,11 @@ class Optim8Optimizer(Optimizer):
 
     def __init__(self, params: ParamsT, defaults: Group, options: Options) -> None:
         if unknown := options.keys() - _OPTION_DEFAULTS.keys():
+            name = min(unknown)
+            instead = f": {_INSTEAD[name]}" if name in _INSTEAD else ""
             raise TypeError(
                 f"{type(self).__name__}.__init__() got an unexpected keyword argument "
-                f"{min(unknown)!r}"
+                f"{name!r}{instead}"
             )
         defaults = {**defaults, **_OPTION_DEFAULTS, **options, "format_version": FORMAT_VERSION}
         self._check_group(defaults)
@@ -291,11 +304,12 @@ class Optim8Optimizer(Optimizer):
         return sum(tensor.nbytes for state in self.state.values() for tensor in state.values())
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load a state dict: one of this class, or of torch's 32-bit optimizer of the same name.
+        """Load a state dict: of this class, or of torch's or bitsandbytes' optimizer of its name.
 
         As with torch, the options and hyperparameters of the saved groups replace those of this
-        optimizer. A state dict of torch has none of our options: those of this optimizer stay, and
-        its states are quantized as they say. Tensors are copied, never cast (torch's own method
+        optimizer. What a state dict of torch or bitsandbytes lacks, our options among it, stays,
+        and its states are quantized as they say; bytes of bitsandbytes in the same blocks are taken
+        as they are. Tensors are copied, never cast (torch's own method
         casts every state to the parameter's dtype), and hooks run as in torch.
 
         Parameters
@@ -318,13 +332,17 @@ class Optim8Optimizer(Optimizer):
             if not isinstance(state_dict[key], kind):
                 found = type(state_dict[key]).__name__
                 raise TypeError(f"loaded state dict: {key} is {found}, expected {kind.__name__}")
-        groups = self._fit_groups(state_dict["param_groups"])
-        state = self._fit_states(state_dict["state"], state_dict["param_groups"], groups)
+        saved, saved_groups = state_dict["state"], state_dict["param_groups"]
+        is_peers = bitsandbytes.is_theirs(saved)
+        if is_peers:
+            saved_groups = [bitsandbytes.read_group(self, group) for group in saved_groups]
+        groups = self._fit_groups(saved_groups, self.defaults.keys() if is_peers else set())
+        state = self._fit_states(saved, saved_groups, groups, is_peers)
         self.__setstate__({"state": state, "param_groups": groups})
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
 
-    def _fit_groups(self, saved_groups: list[Group]) -> list[Group]:
+    def _fit_groups(self, saved_groups: list[Group], may_lack: AbstractSet[str]) -> list[Group]:
         """Return the groups of a state dict with this optimizer's parameters; or raise."""
         if len(saved_groups) != len(self.param_groups):
             raise ValueError(
@@ -341,7 +359,7 @@ class Optim8Optimizer(Optimizer):
                     f"optimizer's group {number}: found {len(saved['params'])} parameters, "
                     f"expected {len(group['params'])}"
                 )
-            optional = {*_IMPLEMENTATION_KEYS, *self._optional_keys}
+            optional = {*_IMPLEMENTATION_KEYS, *self._optional_keys, *may_lack}
             if "format_version" not in saved:
                 optional.update(_OPTION_KEYS)
             if missing := self.defaults.keys() - saved.keys() - optional:
@@ -361,7 +379,11 @@ class Optim8Optimizer(Optimizer):
         return groups
 
     def _fit_states(
-        self, saved: Mapping[Any, Any], saved_groups: list[Group], groups: list[Group]
+        self,
+        saved: Mapping[Any, Any],
+        saved_groups: list[Group],
+        groups: list[Group],
+        is_peers: bool,
     ) -> dict[Tensor, states.State]:
         """Return the states of a state dict by parameter; or raise."""
         fitted: dict[Tensor, states.State] = {}
@@ -372,11 +394,13 @@ class Optim8Optimizer(Optimizer):
                 f"loaded state dict has states of parameter {unknown[0]!r}, which is in none of "
                 f"its groups (expected 0 to {len(ids) - 1})"
             )
-        for key, (index, param, group, name) in zip(ids, _parameters(groups), strict=True):
+        for key, (index, param, group, name) in zip(ids, states.parameters(groups), strict=True):
             if saved.get(key):
                 label = f"parameter {index}" + (f" ({name})" if name else "")
                 state = saved[key]
-                if isinstance(state, dict):
+                if is_peers:
+                    state = bitsandbytes.read_state(self._rule(group), param, group, state, label)
+                elif isinstance(state, dict):
                     state = self._translate(group, state)
                 fitted[param] = states.fit(self._rule(group), param, group, state, label)
         return fitted
@@ -423,7 +447,7 @@ def dequantize_state(optimizer: Optim8Optimizer, param: Tensor) -> states.State:
     >>> optim8.dequantize_state(optimizer, p)["exp_avg"][:2]
     tensor([0.1000, 0.1000])
     """
-    for _, other, group, _ in _parameters(optimizer.param_groups):
+    for _, other, group, _ in states.parameters(optimizer.param_groups):
         if other is param:
             state = optimizer.state.get(param)
             rule = optimizer._rule(group)
@@ -436,16 +460,6 @@ def _number(group: Group, name: str) -> float:
         return float(group["betas"][_BETAS[name]])
     value = group.get(name)
     return 0.0 if value is None else float(value)
-
-
-def _parameters(groups: list[Group]) -> Iterator[tuple[int, Tensor, Group, str | None]]:
-    """Yield index, parameter, group and name (if any) of every parameter."""
-    index = 0
-    for group in groups:
-        names = group.get("param_names") or [None] * len(group["params"])
-        for param, name in zip(group["params"], names, strict=True):
-            yield index, param, group, name
-            index += 1
 
 
 def _check_implementation(optimizer: str, group: Group) -> None:

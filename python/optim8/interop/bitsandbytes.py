@@ -1,0 +1,228 @@
+"""State dicts of bitsandbytes, in and out.
+
+It keeps the states of a parameter as `state1` and `state2`: float32, or bytes with scales
+(`absmax1`, `absmax2`) and codebooks (`qmap1`, `qmap2`); newer versions one level down, under a key
+of their own. Its blocks run through the whole tensor, and the codebook of `state1` has negative
+values even where the state has none. Where all states of a parameter have our blocks and codebooks
+their bytes are taken as they are; others are quantized anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from optim8 import _native
+from optim8.quant import codebook, codec_named, quantize_tensor
+from optim8.state import Group, State, dequantize, is_quantized, parameters, rule_states
+
+if TYPE_CHECKING:
+    from optim8.optim import Optim8Optimizer
+
+NESTED = "__bnb_optimizer_quant_state__"
+"""The key under which newer versions keep all but `step`."""
+
+BLOCK_SIZE = 256
+"""Of its 8-bit states, in every version of the last years."""
+
+_FROM_BETAS = {"SGD": "momentum", "LARS": "momentum", "RMSprop": "alpha"}
+"""Classes without betas, whose first beta is this in bitsandbytes."""
+
+_RULES = (
+    "adagrad",
+    "adam",
+    "adamw",
+    "ademamix",
+    "lamb",
+    "lars_momentum",
+    "lion",
+    "rmsprop",
+    "sgd_momentum",
+)
+"""Native rules with as many states as bitsandbytes has."""
+
+
+def is_theirs(states: Mapping[Any, Any]) -> bool:
+    """Whether the states of a state dict are those of bitsandbytes."""
+    return any(isinstance(s, Mapping) and (NESTED in s or "state1" in s) for s in states.values())
+
+
+def read_group(optimizer: Optim8Optimizer, group: Group) -> dict[str, Any]:
+    """Return a group under our names, without what this optimizer does not know."""
+    name, theirs = type(optimizer).__name__, dict(group)
+    if name in _FROM_BETAS and "betas" in theirs:
+        theirs[_FROM_BETAS[name]] = float(theirs["betas"][0])
+    known = {*optimizer.defaults, "params"}
+    return {key: value for key, value in theirs.items() if key in known}
+
+
+def read_state(
+    rule: str, param: Tensor, group: Group, state: Mapping[str, Any], param_name: str
+) -> dict[str, Any]:
+    """Return the state of a parameter under our names, quantized if all of it can stay bytes.
+
+    Raises
+    ------
+    ValueError
+        If a part is missing or has another shape than the parameter.
+    """
+    flat = {**state, **state.get(NESTED, {})}
+    parts = [_part(flat, place, param, param_name) for place in _places(rule)]
+    names = rule_states(rule).signed
+    ours: dict[str, Any] = {"step": flat.get("step", 0)}
+    if all(p.fits(param, group, names[n]) for n, p in zip(names, parts, strict=False)):
+        shape = _native.scales_shape(tuple(param.shape), BLOCK_SIZE)
+        for name, part in zip(names, parts, strict=False):
+            ours[f"{name}_codes"] = part.values
+            ours[f"{name}_scales"] = None if part.scales is None else part.scales.reshape(shape)
+    else:
+        ours.update((name, part.full()) for name, part in zip(names, parts, strict=False))
+    return ours
+
+
+def to_bitsandbytes_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
+    """Return the state dict of a bitsandbytes optimizer that goes on where this one is.
+
+    Parameters
+    ----------
+    optimizer
+        Of a class that bitsandbytes has too: Adagrad, Adam, AdamW, AdEMAMix, LAMB, LARS, Lion,
+        RMSprop or SGD, without the options that bitsandbytes lacks (`amsgrad`, `centered`, ...).
+
+    Returns
+    -------
+    dict
+        For `load_state_dict` of the class of the same name, or that name with `8bit`. States that
+        are in full here are so there.
+
+    Raises
+    ------
+    TypeError
+        If bitsandbytes has no such class or option.
+
+    Examples
+    --------
+    >>> import optim8, torch
+    >>> model = torch.nn.Linear(64, 64)
+    >>> optimizer = optim8.Lion(model.parameters())
+    >>> model(torch.ones(64)).sum().backward()
+    >>> optimizer.step()
+    >>> saved = optim8.interop.to_bitsandbytes_state_dict(optimizer)
+    >>> sorted(saved["state"][0][optim8.interop.bitsandbytes.NESTED])
+    ['absmax1', 'qmap1', 'state1']
+    """
+    name = type(optimizer).__name__
+    states = {}
+    for index, param, group, _ in parameters(optimizer.param_groups):
+        rule = optimizer._rule(group)
+        if rule not in _RULES:
+            raise TypeError(
+                f"to_bitsandbytes_state_dict: found the rule {rule!r} of {name}, expected one of "
+                + ", ".join(_RULES)
+            )
+        if state := optimizer.state.get(param):
+            states[index] = _write_state(rule, param, group, state)
+    groups = [_write_group(name, group) for group in optimizer.state_dict()["param_groups"]]
+    return {"state": states, "param_groups": groups}
+
+
+class _Part:
+    """One state of a parameter: full values, or codes with scales and a codebook."""
+
+    def __init__(self, values: Tensor, scales: Tensor | None, table: Tensor | None) -> None:
+        self.values, self.scales, self.table = values, scales, table
+
+    def fits(self, param: Tensor, group: Group, signed: bool) -> bool:
+        """Whether its bytes can be taken as they are."""
+        if self.scales is None or self.table is None or group["block_size"] != BLOCK_SIZE:
+            return False
+        shape = _native.scales_shape(tuple(param.shape), BLOCK_SIZE)
+        # Blocks begin anew with each slice here: that is the same if none straddles two.
+        is_same = len(shape) == 1 or prod(param.shape[1:]) % BLOCK_SIZE == 0
+        ours = codebook(group["codec"], signed)
+        return (
+            is_quantized(param, group)
+            and is_same
+            and self.scales.numel() == prod(shape)
+            and torch.equal(self.table.cpu(), torch.as_tensor(ours))
+        )
+
+    def full(self) -> Tensor:
+        """Return the values that are meant."""
+        if self.scales is None or self.table is None:
+            return self.values
+        n = self.values.numel()
+        block_size = BLOCK_SIZE
+        while self.scales.numel() * block_size < n:
+            block_size *= 2
+        scales = self.scales.reshape(-1).repeat_interleave(block_size)[:n]
+        values = self.table[self.values.reshape(-1).long()] * scales
+        return values.reshape(self.values.shape)
+
+
+def _places(rule: str) -> tuple[tuple[int, int | None], ...]:
+    """Where the states of a rule are: the state's number, and the index within it if it is two."""
+    if rule == "ademamix":
+        return (1, 0), (1, 1), (2, None)
+    n_states = len(rule_states(rule).signed)
+    return tuple((number, None) for number in range(1, min(n_states, 2) + 1))
+
+
+def _part(
+    state: Mapping[str, Any], place: tuple[int, int | None], param: Tensor, param_name: str
+) -> _Part:
+    number, index = place
+    names = (f"state{number}", f"absmax{number}", f"qmap{number}")
+    values, scales, table = (state.get(name) for name in names)
+    is_bytes = isinstance(values, Tensor) and values.dtype == torch.uint8
+    if not isinstance(values, Tensor) or (is_bytes and (scales is None or table is None)):
+        found = ", ".join(map(str, state))
+        raise ValueError(f"{param_name}: found states {found}; expected {', '.join(names)}")
+    if index is not None:
+        values, scales = values[index], None if scales is None else scales[index]
+    if values.shape != param.shape:
+        shapes = f"{tuple(values.shape)}, expected {tuple(param.shape)}"
+        raise ValueError(f"{names[0]} of {param_name} has shape {shapes}")
+    return _Part(values, scales, table) if is_bytes else _Part(values, None, None)
+
+
+def _write_state(rule: str, param: Tensor, group: Group, state: State) -> dict[str, Any]:
+    full = dequantize(rule, param, group, state)
+    quantized = is_quantized(param, group)
+    parts: dict[str, Any] = {}
+    for (number, index), name in zip(_places(rule), full, strict=True):
+        values, signed = full[name].float(), number == 1
+        if not quantized:
+            new = {f"state{number}": values}
+        else:
+            codes, scales = quantize_tensor(
+                values.reshape(-1), codec_named("dynamic"), signed, BLOCK_SIZE
+            )
+            new = {f"state{number}": codes.reshape(param.shape), f"absmax{number}": scales}
+        if index is not None:
+            for key, value in new.items():
+                new[key] = torch.stack([*parts[key], value]) if key in parts else value[None]
+        parts.update(new)
+        if quantized:
+            parts[f"qmap{number}"] = torch.as_tensor(codebook("dynamic", signed))
+    if rule in ("lamb", "lars_momentum"):
+        parts["unorm_vec"] = torch.zeros(1)  # where it adds up the norm of its next update
+    return {"step": int(state["step"]), NESTED: parts}
+
+
+def _write_group(optimizer: str, group: dict[str, Any]) -> dict[str, Any]:
+    betas = group.get("betas", (group.get(_FROM_BETAS.get(optimizer, ""), 0.0), 0.0))
+    written = {
+        "lr": float(group["lr"]),
+        "betas": tuple(map(float, betas)),
+        "eps": float(group.get("eps", 0.0)),
+        "weight_decay": float(group["weight_decay"]),
+        "alpha": float(group.get("alpha", 0.0)) if optimizer == "AdEMAMix" else 0.0,
+        "t_alpha": group.get("t_alpha"),
+        "t_beta3": group.get("t_beta3"),
+    }
+    return {**written, "params": group["params"]}

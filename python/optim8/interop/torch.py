@@ -1,0 +1,61 @@
+"""State dicts that torch's 32-bit optimizers load."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from optim8.state import dequantize, parameters, rule_states
+
+if TYPE_CHECKING:
+    from optim8.optim import Optim8Optimizer
+
+
+def to_torch_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
+    """Return the state dict of a torch optimizer that goes on where this one is.
+
+    Parameters
+    ----------
+    optimizer
+        Of a class that `torch.optim` has too.
+
+    Returns
+    -------
+    dict
+        For `load_state_dict` of the class of the same name in `torch.optim`: states in full, in new
+        tensors, and the hyperparameters that torch knows.
+
+    Raises
+    ------
+    TypeError
+        If torch has no such class.
+
+    Examples
+    --------
+    >>> import optim8, torch
+    >>> model = torch.nn.Linear(64, 64)
+    >>> optimizer = optim8.AdamW(model.parameters())
+    >>> model(torch.ones(64)).sum().backward()
+    >>> optimizer.step()
+    >>> back = torch.optim.AdamW(model.parameters())
+    >>> back.load_state_dict(optim8.interop.to_torch_state_dict(optimizer))
+    """
+    name = type(optimizer).__name__
+    twin = getattr(torch.optim, name, None)
+    if twin is None:
+        raise TypeError(f"to_torch_state_dict: torch.optim has no {name}")
+    known = {*twin([torch.zeros(())]).defaults, "params", "param_names", "initial_lr"}
+    saved = optimizer.state_dict()
+    groups = [{k: v for k, v in g.items() if k in known} for g in saved["param_groups"]]
+    # torch's SGD counts no steps.
+    counts = name != "SGD"
+    states = {}
+    for index, param, group, _ in parameters(optimizer.param_groups):
+        state = optimizer.state.get(param)
+        if not state:
+            continue
+        rule = optimizer._rule(group)
+        scalars = {k: state[k].clone() for k in rule_states(rule).scalars if counts or k != "step"}
+        states[index] = {**scalars, **dequantize(rule, param, group, state)}
+    return {"state": {k: v for k, v in states.items() if v}, "param_groups": groups}
