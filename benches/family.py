@@ -30,6 +30,7 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "LAMB": {},
     "LARS": {"momentum": 0.9, "weight_decay": 1e-4},
     "Lion": {},
+    "Muon": {},
     "NAdam": {},
     "RAdam": {},
     "RMSprop": {"momentum": 0.9},
@@ -37,6 +38,9 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "SGDW": {"momentum": 0.9},
     "StableAdamW": {},
 }
+
+#: Optimizers of matrices, whose step is more than a pass over the elements.
+MATRICES = {"Muon": Case("1024x1024", ((1024, 1024),))}
 
 BASELINE, OURS = "torch", "optim8"
 
@@ -64,25 +68,30 @@ def measure(case: Case, roof: MemoryRoof, *, n_rounds: int) -> list[Result]:
     results = []
     for name, arguments in OPTIMIZERS.items():
         ours, theirs = getattr(optim8, name), getattr(torch.optim, name, None)
-        check(name, partial(ours, **arguments))
+        timed = MATRICES.get(name, case)
+        check(name, partial(ours, **arguments), timed.shapes[0])
         makers = {OURS: partial(ours, **arguments)}
         if theirs is not None:
-            fast = "fused" if "fused" in inspect.signature(theirs).parameters else "foreach"
-            makers = {BASELINE: partial(theirs, **arguments, **{fast: True}), **makers}
-        results += _time(name, case, makers, roof, n_rounds)
+            switches = inspect.signature(theirs).parameters
+            fastest = [switch for switch in ("fused", "foreach") if switch in switches][:1]
+            flags = dict.fromkeys(fastest, True)
+            makers = {BASELINE: partial(theirs, **arguments, **flags), **makers}
+        results += _time(name, timed, makers, roof, n_rounds)
     return results
 
 
-def check(name: str, make: partial[torch.optim.Optimizer]) -> None:
+def check(name: str, make: partial[torch.optim.Optimizer], shape: tuple[int, ...]) -> None:
     """Compare three steps with 8-bit states with three steps with full ones."""
     changes = []
+    if len(shape) == 1:
+        shape = (N_CHECKED,)
     for bits in (8, 32):
         generator = torch.Generator().manual_seed(0)
-        parameter = nn.Parameter(torch.randn(N_CHECKED, generator=generator))
+        parameter = nn.Parameter(torch.randn(shape, generator=generator))
         start = parameter.detach().clone()
         optimizer = make([parameter], state_bits=bits)
         for _ in range(3):
-            parameter.grad = torch.randn(N_CHECKED, generator=generator)
+            parameter.grad = torch.randn(shape, generator=generator)
             optimizer.step()
         changes.append(parameter.detach() - start)
     error = float((changes[0] - changes[1]).norm() / changes[1].norm())

@@ -82,6 +82,8 @@ SPECS = [
 ]
 CLASSES = {spec.cls: spec for spec in reversed(SPECS)}
 """One spec a class, its first."""
+OWN_TESTS = {"muon": optim8.Muon}
+"""Rules that take matrices only, and their classes: see the test files of their names."""
 TORCH_CLASSES = {cls: spec.torch_cls for cls, spec in CLASSES.items() if spec.torch_cls}
 """torch's class of the same name."""
 

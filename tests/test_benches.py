@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benches import answer, cases, fidelity, memory, optimizers, report, simulated
+from benches import answer, cases, family, fidelity, memory, optimizers, report, simulated
 from benches.__main__ import STUDIES, main
 from benches.fidelity import Fidelity, Protocol
 from benches.record import Record, Result
@@ -57,6 +57,13 @@ def test_loop_and_quantize_are_measured(tmp_path: Path) -> None:
         record = run(study, tmp_path / "record.json", "--sizes", size)
         assert {r.bench for r in record.results} < report.BASELINES.keys()
         assert report.OURS in {r.candidate for r in record.results}
+
+
+@pytest.mark.usefixtures("small_roof")
+def test_family_is_measured(tmp_path: Path) -> None:
+    record = run("family", tmp_path / "record.json", "--sizes", "5000")
+    cases = {r.case.split()[0]: r.candidate for r in record.results}
+    assert cases.keys() == family.OPTIMIZERS.keys()
 
 
 def test_every_bar_reads_what_the_studies_write() -> None:

@@ -11,11 +11,11 @@ import optim8
 from benches import family
 from optim8 import _native
 from optim8.optim import Optim8Optimizer, Options
-from specs import CLASSES, SPECS, TORCH_CLASSES, by_rule
+from specs import CLASSES, OWN_TESTS, SPECS, TORCH_CLASSES, by_rule
 
 
 def test_every_rule_has_a_spec():
-    assert {spec.rule for spec in SPECS} == set(_native.RULES)
+    assert {spec.rule for spec in SPECS} | OWN_TESTS.keys() == set(_native.RULES)
 
 
 def test_every_public_optimizer_has_a_spec():
@@ -24,10 +24,10 @@ def test_every_public_optimizer_has_a_spec():
         for value in vars(optim8).values()
         if inspect.isclass(value) and issubclass(value, Optim8Optimizer)
     }
-    assert public == set(CLASSES)
+    assert public == {*CLASSES, *OWN_TESTS.values()}
 
 
-@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [*CLASSES, *OWN_TESTS.values()], ids=lambda cls: cls.__name__)
 def test_every_optimizer_is_in_the_readme_and_in_the_benchmarks(cls):
     assert f"`{cls.__name__}`" in (Path(__file__).parents[1] / "README.md").read_text()
     assert cls.__name__ in family.OPTIMIZERS
@@ -63,17 +63,8 @@ def test_options_are_documented():
 
 def test_imports_point_downward():
     """`_native` <- `quant` <- `state` <- `optim._base` <- `optim.<name>`; no circles."""
-    layers = [
-        f"optim8.{name}"
-        for name in [
-            "_native",
-            "quant",
-            "state",
-            "interop.bitsandbytes",
-            "optim._check",
-            "optim._base",
-        ]
-    ]
+    layers = ["_native", "quant", "state", "interop.bitsandbytes", "optim._check", "optim._base"]
+    layers = [f"optim8.{name}" for name in layers]
     root = Path(optim8.__file__).parent
     optimizers = (root / "optim").glob("[a-z]*.py")
     files = [root / "quant.py", root / "state.py", root / "optim" / "_base.py", *optimizers]

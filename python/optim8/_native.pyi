@@ -1,8 +1,10 @@
 """The compiled part of optim8: Rust's arithmetic on torch tensors (`rust/py`)."""
 
-from typing import Any, TypedDict, final
+from typing import Any, TypeAlias, TypedDict, final
 
 from torch import Tensor
+
+_StepGroup: TypeAlias = tuple[str, dict[str, float], dict[str, Any], list[tuple[Any, ...]]]
 
 class _Rule(TypedDict):
     states: list[str]
@@ -24,6 +26,7 @@ __all__ = [
     "Codec",
     "Known",
     "__version__",
+    "check_step",
     "dequantize",
     "info",
     "quantize",
@@ -71,8 +74,9 @@ def dequantize(
     n_threads: int,
 ) -> None: ...
 def sum_of_squares(grads: dict[int, Tensor], n_threads: int) -> float: ...
+def check_step(groups: list[_StepGroup], known: Known) -> None: ...
 def step(
-    groups: list[tuple[str, dict[str, float], dict[str, Any], list[tuple[Any, ...]]]],
+    groups: list[_StepGroup],
     n_threads: int,
     known: Known,
 ) -> int: ...

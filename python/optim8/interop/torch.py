@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from optim8.optim import Optim8Optimizer
 
 
+_COUNT_NO_STEPS = ("Muon", "SGD")
+"""Classes whose states in torch have no `step`."""
+
+
 def to_torch_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
     """Return the state dict of a torch optimizer that goes on where this one is.
 
@@ -45,11 +49,10 @@ def to_torch_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
     twin = getattr(torch.optim, name, None)
     if twin is None:
         raise TypeError(f"to_torch_state_dict: torch.optim has no {name}")
-    known = {*twin([torch.zeros(())]).defaults, "params", "param_names", "initial_lr"}
+    known = {*twin([torch.zeros(1, 1)]).defaults, "params", "param_names", "initial_lr"}
     saved = optimizer.state_dict()
     groups = [{k: v for k, v in g.items() if k in known} for g in saved["param_groups"]]
-    # torch's SGD counts no steps.
-    counts = name != "SGD"
+    counts = name not in _COUNT_NO_STEPS
     states = {}
     for index, param, group, _ in parameters(optimizer.param_groups):
         state = optimizer.state.get(param)

@@ -14,6 +14,7 @@ from optim8.optim.ademamix import AdEMAMix
 from optim8.optim.lamb import LAMB
 from optim8.optim.lars import LARS
 from optim8.optim.lion import Lion
+from optim8.optim.muon import Muon
 from optim8.optim.nadam import NAdam
 from optim8.optim.radam import RAdam
 from optim8.optim.rmsprop import RMSprop
@@ -32,6 +33,7 @@ __all__ = [
     "AdamW",
     "Adamax",
     "Lion",
+    "Muon",
     "NAdam",
     "Optim8Optimizer",
     "Options",

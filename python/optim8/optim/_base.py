@@ -22,6 +22,7 @@ from typing import Any, TypeAlias, overload
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 from typing_extensions import TypedDict
@@ -187,6 +188,7 @@ class Optim8Optimizer(Optimizer):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
 
+    @_disable_dynamo  # one graph break, where tracing would compile a graph for each parameter
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update all parameters that have a gradient.
 
@@ -246,7 +248,7 @@ class Optim8Optimizer(Optimizer):
                             state.setdefault(name, value)
                         tensors.append((index, param, grad, *tensors_of(state)))
                 groups.append((rule, hyper, options, tensors))
-            self.skipped_blocks += _native.step(groups, torch.get_num_threads(), self._known)
+            self.skipped_blocks += self._run(groups)
         except BaseException:
             # An interrupt may also come after the native call, when the new states are in use.
             for param in created:
@@ -256,6 +258,10 @@ class Optim8Optimizer(Optimizer):
         # Autograd has to know that tensors which it may have saved have changed.
         torch.autograd.graph.increment_version(moved)
         return loss
+
+    def _run(self, groups: list[Any]) -> int:
+        """Step all tensors of all groups; return how many blocks were skipped."""
+        return _native.step(groups, torch.get_num_threads(), self._known)
 
     def _create(self, rule: str, param: Tensor, group: Group) -> states.State:
         return states.create(rule, param, group, self._initial(group))
@@ -453,6 +459,12 @@ def dequantize_state(optimizer: Optim8Optimizer, param: Tensor) -> states.State:
             rule = optimizer._rule(group)
             return states.dequantize(rule, param, group, state) if state else {}
     raise ValueError(f"the parameter of shape {tuple(param.shape)} is not in the optimizer")
+
+
+def with_step(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of one of torch's optimizers that count no steps, as if of the first."""
+    buffers = {name: value for name, value in state.items() if value is not None}
+    return {"step": 1.0, **buffers} if buffers else {}
 
 
 def _number(group: Group, name: str) -> float:

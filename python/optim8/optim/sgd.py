@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from optim8.optim._base import Group, Optim8Optimizer, Options
+from optim8.optim._base import Group, Optim8Optimizer, Options, with_step
 from optim8.optim._check import check_sgd
 
 
@@ -105,9 +105,7 @@ class SGD(Optim8Optimizer):
 
     @staticmethod
     def _translate(group: Group, state: dict[str, Any]) -> dict[str, Any]:
-        # torch's SGD counts no steps; where there is a buffer, one has been made.
-        buffers = {name: value for name, value in state.items() if value is not None}
-        return {"step": 1.0, **buffers} if buffers else {}
+        return with_step(state)
 
 
 class SGDW(Optim8Optimizer):

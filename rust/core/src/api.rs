@@ -60,39 +60,12 @@ pub struct StepGroup {
 ///
 /// Any [`Error`] that says what does not fit; then nothing has been written.
 pub fn step(groups: &[StepGroup], n_threads: usize) -> Result<usize> {
-    let level = Level::best()?;
-    let n_tensors = groups.iter().map(|group| group.tensors.len()).sum();
-    let mut jobs = Vec::with_capacity(n_tensors);
-    let mut accesses = Vec::with_capacity(n_tensors * 7);
-    for group in groups {
-        let (expected, found) = (group.rule.hyper.len(), group.hyper.len());
-        if found != expected {
-            return Err(Error::Hyper { rule: group.rule.name, found, expected });
-        }
-        for tensors in &group.tensors {
-            let (layout, states) = check_step(group, tensors)?;
-            accesses.push(Access { tensor: &tensors.param, written: true });
-            accesses.push(Access { tensor: &tensors.grad, written: false });
-            let others = tensors.scalars.iter().chain(&tensors.states);
-            accesses.extend(others.map(|tensor| Access { tensor, written: true }));
-            jobs.push(Job {
-                level,
-                options: &group.options,
-                layout,
-                param: &tensors.param,
-                grad: &tensors.grad,
-                states,
-                index: tensors.index,
-                step: 0,
-            });
-        }
-    }
-    alias::check(&accesses)?;
-
+    let mut jobs = check(groups)?;
+    let n_tensors = jobs.len();
     let mut rules: Vec<Box<dyn BoundRule>> = Vec::with_capacity(n_tensors);
     let all = groups.iter().flat_map(|group| group.tensors.iter().map(move |one| (group, one)));
     for ((group, tensors), job) in all.zip(&mut jobs) {
-        // SAFETY: `check_step` found one float32 in each, as a slice, and `alias::check` that
+        // SAFETY: `check_tensors` found one float32 in each, as a slice, and `alias::check` that
         // nothing else of this call shares their memory.
         let mut scalars: Vec<&mut f32> = (tensors.scalars.iter())
             .map(|scalar| unsafe { &mut scalar.slice_mut::<f32>(0..1)[0] })
@@ -117,6 +90,52 @@ pub fn step(groups: &[StepGroup], n_threads: usize) -> Result<usize> {
         }
     });
     Ok(skipped.into_inner())
+}
+
+/// What a step begins with: the jobs of all parameters, after all checks. Writes nothing.
+///
+/// # Errors
+///
+/// As [`step`].
+fn check(groups: &[StepGroup]) -> Result<Vec<Job<'_>>> {
+    let level = Level::best()?;
+    let n_tensors = groups.iter().map(|group| group.tensors.len()).sum();
+    let mut jobs = Vec::with_capacity(n_tensors);
+    let mut accesses = Vec::with_capacity(n_tensors * 7);
+    for group in groups {
+        let (expected, found) = (group.rule.hyper.len(), group.hyper.len());
+        if found != expected {
+            return Err(Error::Hyper { rule: group.rule.name, found, expected });
+        }
+        for tensors in &group.tensors {
+            let (layout, states) = check_tensors(group, tensors)?;
+            accesses.push(Access { tensor: &tensors.param, written: true });
+            accesses.push(Access { tensor: &tensors.grad, written: false });
+            let others = tensors.scalars.iter().chain(&tensors.states);
+            accesses.extend(others.map(|tensor| Access { tensor, written: true }));
+            jobs.push(Job {
+                level,
+                options: &group.options,
+                layout,
+                param: &tensors.param,
+                grad: &tensors.grad,
+                states,
+                index: tensors.index,
+                step: 0,
+            });
+        }
+    }
+    alias::check(&accesses)?;
+    Ok(jobs)
+}
+
+/// Whether [`step`] would take all of this.
+///
+/// # Errors
+///
+/// As [`step`].
+pub fn check_step(groups: &[StepGroup]) -> Result<()> {
+    check(groups).map(|_| ())
 }
 
 /// Tells rules the sums over their tensors that they need before they update them. A sum is made of
@@ -146,7 +165,7 @@ fn measure(jobs: &[Job<'_>], rules: &mut [Box<dyn BoundRule>], n_threads: usize)
 }
 
 /// Checks one parameter of a step; returns its blocks and how its states are kept.
-fn check_step<'a>(
+fn check_tensors<'a>(
     group: &StepGroup,
     tensors: &'a StepTensors,
 ) -> Result<(Layout, StateTensors<'a>)> {

@@ -31,7 +31,9 @@ mod simd;
 mod step;
 mod tensor;
 
-pub use api::{QuantizeCall, StepGroup, StepTensors, dequantize, quantize, step, sum_of_squares};
+pub use api::{
+    QuantizeCall, StepGroup, StepTensors, check_step, dequantize, quantize, step, sum_of_squares,
+};
 pub use element::Dtype;
 pub use error::{Error, Result};
 pub use format::{Codebook, Codec};

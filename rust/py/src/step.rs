@@ -26,17 +26,25 @@ pub(crate) fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 ///
 /// `known` keeps what it learns of parameters and states for the next step.
 #[pyfunction]
-#[pyo3(signature = (groups, n_threads, known))]
 pub(crate) fn step(
     py: Python<'_>,
     groups: &Bound<'_, PyList>,
     n_threads: usize,
     known: &Known,
 ) -> PyResult<usize> {
-    let groups =
-        groups.iter().map(|group| step_group(&group, known)).collect::<PyResult<Vec<_>>>()?;
+    let groups = step_groups(groups, known)?;
     known.end_step();
     py.detach(|| optim8_core::step(&groups, n_threads)).map_err(to_python)
+}
+
+/// Raises what `step` would raise.
+#[pyfunction]
+pub(crate) fn check_step(groups: &Bound<'_, PyList>, known: &Known) -> PyResult<()> {
+    optim8_core::check_step(&step_groups(groups, known)?).map_err(to_python)
+}
+
+fn step_groups(groups: &Bound<'_, PyList>, known: &Known) -> PyResult<Vec<StepGroup>> {
+    groups.iter().map(|group| step_group(&group, known)).collect()
 }
 
 /// The sum of the squares of all elements of all gradients, by the indices of their parameters.

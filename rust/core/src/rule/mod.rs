@@ -12,6 +12,7 @@ mod ademamix;
 mod lamb;
 mod lars;
 mod lion;
+mod muon;
 mod nadam;
 mod radam;
 mod rmsprop;
@@ -102,6 +103,17 @@ fn average<T: Real>(average: T, decay: f64, value: T) -> T {
     average.mul_add(average.like(decay), value * value.like(1.0 - decay))
 }
 
+/// `from + weight * (to - from)`, from the end that is nearer: as torch's `lerp` computes it.
+#[inline(always)]
+fn lerp<T: Real>(from: T, to: T, weight: f64) -> T {
+    let way = to - from;
+    if weight < 0.5 {
+        way.mul_add(from.like(weight), from)
+    } else {
+        way.mul_add(from.like(weight - 1.0), to)
+    }
+}
+
 /// The moving average of a square.
 #[inline(always)]
 fn average_square<T: Real>(average: T, decay: f64, value: T) -> T {
@@ -164,6 +176,7 @@ pub static RULES: &[RuleEntry] = &[
     RuleEntry::new::<lars::Lars, 0>("lars"),
     RuleEntry::new::<lars::LarsMomentum, 1>("lars_momentum"),
     RuleEntry::new::<lion::Lion, 1>("lion"),
+    RuleEntry::new::<muon::Muon, 1>("muon"),
     RuleEntry::new::<nadam::NAdam, 2>("nadam"),
     RuleEntry::new::<radam::RAdam, 2>("radam"),
     RuleEntry::new::<rmsprop::RmsProp, 1>("rmsprop"),

@@ -1,0 +1,35 @@
+//! The momentum of Muon (Jordan 2024), as `torch.optim.Muon` defines it: what its optimizer then makes
+//! orthogonal and steps by, in Python, is written in place of the "parameter".
+
+use super::{Rule, SLOW_DECAY, lerp};
+use crate::real::Real;
+
+/// The momentum of Muon.
+#[derive(Clone, Copy)]
+pub(super) struct Muon {
+    momentum: f64,
+    nesterov: bool,
+}
+
+impl Rule<1> for Muon {
+    const STATES: [&'static str; 1] = ["momentum_buffer"];
+    const SIGNED: [bool; 1] = [true];
+    const HYPER: &'static [&'static str] = &["momentum", "nesterov"];
+
+    fn new(hyper: &[f64], _step: f64) -> Self {
+        let &[momentum, nesterov] = hyper else {
+            unreachable!("the number of hyperparameters has been checked")
+        };
+        Self { momentum, nesterov: nesterov != 0.0 }
+    }
+
+    fn slow(&self) -> [bool; 1] {
+        [self.momentum >= SLOW_DECAY]
+    }
+
+    #[inline(always)]
+    fn update<T: Real>(&self, _param: T, grad: T, [buffer]: [T; 1]) -> (T, [T; 1]) {
+        let buffer = lerp(buffer, grad, 1.0 - self.momentum);
+        (if self.nesterov { lerp(grad, buffer, self.momentum) } else { buffer }, [buffer])
+    }
+}

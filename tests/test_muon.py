@@ -1,0 +1,134 @@
+"""Muon: torch's results with full states, nearly those with 8-bit ones, and matrices only."""
+
+import copy
+import inspect
+import warnings
+
+import pytest
+import torch
+
+import optim8
+from specs import assert_same, snapshot, step, tensor
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from torch.testing._internal import common_optimizers
+
+DB = {info.optim_cls.__name__: info for info in common_optimizers.optim_db}
+pytestmark = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch before 2.9")
+SHAPES = [(70, 90), (90, 64), (50, 3)]
+
+
+def run(cls, dtype=torch.float32, n_steps=5, **kwargs):
+    """Return the optimizer, the parameters and their change."""
+    params = [tensor(shape, dtype, i).requires_grad_() for i, shape in enumerate(SHAPES)]
+    start = [p.detach().clone() for p in params]
+    optimizer = cls(params, **kwargs)
+    step(optimizer, n_steps)
+    return optimizer, params, [p.detach() - s for p, s in zip(params, start, strict=True)]
+
+
+def error(found, expected):
+    """Return the largest relative error of some tensors."""
+    pairs = zip(found, expected, strict=True)
+    return max(float((a - b).double().norm() / b.double().norm()) for a, b in pairs)
+
+
+def inputs():
+    table = DB["Muon"].optim_inputs_func(device="cpu") if "Muon" in DB else []
+    extra = [{"nesterov": False, "momentum": 0.3}, {"adjust_lr_fn": "match_rms_adamw"}]
+    return [given.kwargs for given in table] + extra
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_full_states_give_torchs_results(dtype):
+    for kwargs in inputs():
+        _, _, found = run(optim8.Muon, dtype, **kwargs, state_bits=32)
+        _, _, expected = run(torch.optim.Muon, dtype, **kwargs)
+        # The iterations round to bfloat16, and may round a last bit of the momentum otherwise; a
+        # parameter in bfloat16 moves by a few of its own units.
+        assert error(found, expected) < (0.25 if dtype == torch.bfloat16 else 0.02), kwargs
+
+
+def test_quantized_momentum_gives_nearly_the_same():
+    optimizer, params, found = run(optim8.Muon, lr=0.02, min_quantized_numel=0)
+    _, _, expected = run(torch.optim.Muon, lr=0.02)
+    assert error(found, expected) < 0.1
+    names = ["momentum_buffer_codes", "momentum_buffer_scales", "step"]
+    assert sorted(optimizer.state[params[0]]) == names
+
+
+def test_signature_is_that_of_torch():
+    ours = dict(inspect.signature(optim8.Muon.__init__).parameters)
+    del ours["options"]
+    theirs = inspect.signature(torch.optim.Muon.__init__).parameters
+    assert [(p.name, p.kind, p.default) for p in ours.values()] == [
+        (p.name, p.kind, p.default) for p in theirs.values()
+    ]
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"lr": -1.0},
+        {"momentum": -1.0},
+        {"weight_decay": -1.0},
+        {"adjust_lr_fn": "x"},
+        {"lr": torch.ones(2)},
+        {"params": [torch.ones(3)]},
+    ],
+    ids=str,
+)
+def test_same_exception_as_torch(kwargs):
+    kwargs = {"params": [torch.ones(2, 2)], **kwargs}
+    with pytest.raises(ValueError) as expected:  # noqa: PT011
+        torch.optim.Muon(**kwargs)
+    with pytest.raises(ValueError) as ours:  # noqa: PT011
+        optim8.Muon(**kwargs)
+    assert str(ours.value) == str(expected.value)
+
+
+def test_a_vector_is_refused_and_the_groups_stay():
+    optimizer = optim8.Muon([torch.ones(2, 2)])
+    with pytest.raises(ValueError, match="only supports 2D parameters"):
+        optimizer.add_param_group({"params": [torch.ones(2)]})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_nothing_is_changed_when_a_gradient_is_refused():
+    params = [torch.ones(80, 80, requires_grad=True) for _ in range(2)]
+    params[0].grad, params[1].grad = torch.ones(80, 80), torch.ones(80, 80).to_sparse()
+    optimizer = optim8.Muon(params)
+    with pytest.raises(RuntimeError, match=r"gradient of parameter 1.*sparse"):
+        optimizer.step()
+    assert bool((params[0] == 1).all())
+    assert len(optimizer.state) == 0
+
+
+def test_blocks_that_are_skipped_give_no_direction():
+    p = tensor((64, 64)).requires_grad_()
+    optimizer = optim8.Muon([p], nonfinite="skip", lr=0.1, weight_decay=0.0)
+    p.grad = torch.full((64, 64), float("nan"))
+    start = p.detach().clone()
+    optimizer.step()
+    assert torch.equal(p.detach(), start)
+    assert optimizer.skipped_blocks == 16
+
+
+@pytest.mark.parametrize("options", [{}, {"min_quantized_numel": 0}], ids=str)
+def test_checkpoints_and_torch_both_ways(options):
+    optimizer, params, _ = run(optim8.Muon, lr=0.02, **options)
+    copies = [p.detach().clone().requires_grad_() for p in params]
+    other = optim8.Muon(copies)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    theirs = torch.optim.Muon([p.detach().clone().requires_grad_() for p in params])
+    theirs.load_state_dict(optim8.interop.to_torch_state_dict(optimizer))
+    step(optimizer)
+    step(other)
+    step(theirs)
+    assert_same(snapshot(optimizer), snapshot(other))
+    with torch.no_grad():
+        assert error(theirs.param_groups[0]["params"], params) < 0.01
+    twin = optim8.convert(theirs, **options)
+    assert type(twin) is optim8.Muon
+    step(twin)
