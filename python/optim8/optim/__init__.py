@@ -11,6 +11,7 @@ from optim8.optim.adagrad import Adagrad
 from optim8.optim.adam import Adam, AdamW
 from optim8.optim.adamax import Adamax
 from optim8.optim.ademamix import AdEMAMix
+from optim8.optim.graft import Graft
 from optim8.optim.lamb import LAMB
 from optim8.optim.lars import LARS
 from optim8.optim.lion import Lion
@@ -32,6 +33,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "Graft",
     "Lion",
     "Muon",
     "NAdam",

@@ -1,0 +1,167 @@
+"""AdaGraft: the step length of one optimizer in the direction of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+from torch._compile import _disable_dynamo
+from torch.optim import Optimizer
+
+from optim8 import _native
+
+
+class Graft(Optimizer):
+    r"""AdaGraft: takes steps as long as one optimizer's, in the direction of another's.
+
+    Both see the same parameters p and gradients, and keep their own states. For each tensor, or
+    with `use_global_norm` for all together::
+
+        p = p + lr * ||m - p|| / (||d - p|| + eps) * (d - p)
+
+    where m and d are what the optimizers `magnitude` and `direction` make of p. Only `magnitude`'s
+    learning rate matters, and any schedule belongs to it or to `lr`; that of `direction` cancels. A
+    step takes a copy of the parameters. Norms are the same for any number of threads.
+
+    Source: Agarwal, Anil, Hazan, Koren and Zhang, "Disentangling Adaptive Gradient Methods from
+    Learning Rates" (2020), section 2; the defaults are those of its code.
+
+    Parameters
+    ----------
+    magnitude, direction
+        Optimizers of the same parameters in the same order, of this package or of torch. Graft
+        steps them; nobody else should.
+    lr
+        Factor of the step; a number. Default 1.0.
+    eps
+        Added to the norm of `direction`'s step. Default 1e-16.
+    use_global_norm
+        Whether one norm is taken over all tensors. Default False.
+
+    Raises
+    ------
+    TypeError
+        If either is no optimizer.
+    ValueError
+        If they have other parameters, or for a negative `lr` or `eps`.
+
+    Examples
+    --------
+    >>> import optim8, torch
+    >>> model = torch.nn.Linear(64, 64)
+    >>> optimizer = optim8.Graft(
+    ...     optim8.SGD(model.parameters(), lr=0.1), optim8.AdamW(model.parameters(), lr=1.0)
+    ... )
+    >>> model(torch.ones(64)).sum().backward()
+    >>> optimizer.step()
+    """
+
+    def __init__(
+        self,
+        magnitude: Optimizer,
+        direction: Optimizer,
+        *,
+        lr: float = 1.0,
+        eps: float = 1e-16,
+        use_global_norm: bool = False,
+    ) -> None:
+        params = []
+        for name, optimizer in (("magnitude", magnitude), ("direction", direction)):
+            if not isinstance(optimizer, Optimizer):
+                raise TypeError(f"{name} is {type(optimizer).__name__}, expected an optimizer")
+            params.append([p for group in optimizer.param_groups for p in group["params"]])
+        if [*map(id, params[0])] != [*map(id, params[1])]:
+            raise ValueError(
+                f"direction has other parameters than magnitude: found {len(params[1])}, expected "
+                f"the same {len(params[0])} in the same order"
+            )
+        if not lr >= 0.0:
+            raise ValueError(f"Invalid learning rate: {lr}")
+        if not eps >= 0.0:
+            raise ValueError(f"Invalid epsilon value: {eps}")
+        self.magnitude, self.direction = magnitude, direction
+        super().__init__(params[0], {"lr": lr, "eps": eps, "use_global_norm": use_global_norm})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @_disable_dynamo
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update all parameters that have a gradient.
+
+        Parameters
+        ----------
+        closure
+            Evaluates the model again, with gradients enabled, and returns the loss.
+
+        Returns
+        -------
+        float or None
+            What `closure` returned.
+
+        Raises
+        ------
+        RuntimeError, TypeError, ValueError
+            Those of the two optimizers. The parameters have not changed then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        [group] = self.param_groups
+        params = {i: p for i, p in enumerate(group["params"]) if p.grad is not None}
+        start = {i: p.clone() for i, p in params.items()}
+        try:
+            lengths = self._lengths(self.magnitude, params, start)
+            for i, p in params.items():
+                p.copy_(start[i])
+            own_lengths = self._lengths(self.direction, params, start)
+        except BaseException:
+            for i, p in params.items():
+                p.copy_(start[i])
+            raise
+        for i, p in params.items():
+            p.mul_(group["lr"] * lengths[i] / (own_lengths[i] + group["eps"])).add_(start[i])
+        return loss
+
+    def _lengths(
+        self, optimizer: Optimizer, params: dict[int, Tensor], start: dict[int, Tensor]
+    ) -> dict[int, float]:
+        """Step, leave the steps in place of the parameters, and return their lengths."""
+        optimizer.step()
+        for i, p in params.items():
+            p.sub_(start[i])
+        n_threads = torch.get_num_threads()
+        if self.param_groups[0]["use_global_norm"]:
+            length = _native.sum_of_squares(params, n_threads) ** 0.5
+            return dict.fromkeys(params, length)
+        return {i: _native.sum_of_squares({i: p}, n_threads) ** 0.5 for i, p in params.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state dicts of both optimizers, and the options."""
+        parts = {"magnitude": self.magnitude.state_dict(), "direction": self.direction.state_dict()}
+        return {**super().state_dict(), **parts}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load what `state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If it is of another optimizer.
+        """
+        if missing := {"magnitude", "direction", "state", "param_groups"} - state_dict.keys():
+            raise ValueError(f"loaded state dict has no {min(missing)!r}, found {[*state_dict]}")
+        super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
+        self.magnitude.load_state_dict(state_dict["magnitude"])
+        self.direction.load_state_dict(state_dict["direction"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        parts = {"magnitude": self.magnitude, "direction": self.direction}
+        return {**super().__getstate__(), **parts}
