@@ -39,7 +39,7 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "StableAdamW": {},
 }
 
-#: Optimizers of matrices, whose step is more than a pass over the elements: its products in bfloat16
+#: Optimizers of matrices, whose step is more than a pass over the elements: products in bfloat16
 #: take seconds for large ones where the CPU has none of its own.
 MATRICES = {"Muon": Case("256x256", ((256, 256),))}
 
