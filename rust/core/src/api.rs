@@ -67,21 +67,20 @@ pub fn step(groups: &[StepGroup], n_threads: usize) -> Result<usize> {
     for ((group, tensors), job) in all.zip(&mut jobs) {
         // SAFETY: `check_tensors` found one float32 in each, as a slice, and `alias::check` that
         // nothing else of this call shares their memory.
-        let mut scalars: Vec<&mut f32> = (tensors.scalars.iter())
-            .map(|scalar| unsafe { &mut scalar.slice_mut::<f32>(0..1)[0] })
-            .collect();
-        let mut numbers: Vec<f32> = scalars.iter().map(|number| **number).collect();
+        let number = |scalar: &Tensor| unsafe { scalar.slice::<f32>(0..1)[0] };
+        let mut numbers: Vec<f32> = tensors.scalars.iter().map(number).collect();
         numbers[0] += 1.0;
         job.step = numbers[0] as u64;
         rules.push((group.rule.bind)(&group.hyper, job, &mut numbers[1..]));
-        for (scalar, number) in scalars.iter_mut().zip(numbers) {
-            **scalar = number;
+        for (scalar, number) in tensors.scalars.iter().zip(numbers) {
+            // SAFETY: as above.
+            unsafe { scalar.slice_mut::<f32>(0..1)[0] = number };
         }
     }
     measure(&jobs, &mut rules, n_threads);
     let plan = Plan::new(jobs.iter().map(|job| job.layout).collect());
     let skipped = AtomicUsize::new(0);
-    run(&plan, n_threads, |tensor, _, blocks| {
+    run(&plan, n_threads, |tensor, blocks| {
         // SAFETY: the job has been checked above; chunks are disjoint ranges of its blocks, and no
         // tensor that is written shares memory with another.
         let outcome = unsafe { rules[tensor].run(Pass::Update, &jobs[tensor], blocks) };
@@ -146,15 +145,13 @@ fn measure(jobs: &[Job<'_>], rules: &mut [Box<dyn BoundRule>], n_threads: usize)
         return;
     }
     let plan = Plan::new(measured.iter().map(|&i| jobs[i].layout).collect());
-    let parts: Vec<OnceLock<(usize, [f64; 2])>> = vec![OnceLock::new(); plan.n_chunks()];
-    run(&plan, n_threads, |tensor, chunk, blocks| {
+    let parts = gather(&plan, n_threads, |tensor, blocks| {
         let i = measured[tensor];
         // SAFETY: as for the step itself.
-        let outcome = unsafe { rules[i].run(Pass::Measure, &jobs[i], blocks) };
-        parts[chunk].set((tensor, outcome.sums)).expect("a chunk is done once");
+        (tensor, unsafe { rules[i].run(Pass::Measure, &jobs[i], blocks) }.sums)
     });
     let mut sums = vec![[0.0; 2]; measured.len()];
-    for (tensor, part) in parts.into_iter().filter_map(OnceLock::into_inner) {
+    for (tensor, part) in parts {
         for (sum, part) in sums[tensor].iter_mut().zip(part) {
             *sum += part;
         }
@@ -235,11 +232,10 @@ pub fn sum_of_squares(tensors: &[Tensor], n_threads: usize) -> Result<f64> {
     });
     let layouts: Vec<_> = layouts.collect::<Result<_>>()?;
     let plan = Plan::new(layouts.clone());
-    let parts = vec![OnceLock::new(); plan.n_chunks()];
-    run(&plan, n_threads, |index, chunk, blocks| {
+    let parts = gather(&plan, n_threads, |index, blocks| {
         let (tensor, elements) = (&tensors[index], layouts[index].elements(blocks));
         // SAFETY: the dtype chooses the type; nothing is written.
-        let sum = unsafe {
+        unsafe {
             match tensor.dtype() {
                 Dtype::Float32 => tensor.read(elements, |values: &[f32]| squares(level, values)),
                 Dtype::Float64 => tensor.read(elements, |values: &[f64]| squares(level, values)),
@@ -247,10 +243,9 @@ pub fn sum_of_squares(tensors: &[Tensor], n_threads: usize) -> Result<f64> {
                 Dtype::Float16 => tensor.read(elements, |values: &[f16]| squares(level, values)),
                 Dtype::UInt8 => unreachable!("the dtype of tensors has been checked"),
             }
-        };
-        parts[chunk].set(sum).expect("a chunk is done once");
+        }
     });
-    Ok(parts.into_iter().filter_map(OnceLock::into_inner).sum())
+    Ok(parts.into_iter().sum())
 }
 
 fn squares<E: Element>(level: Level, values: &[E]) -> f64 {
@@ -292,7 +287,7 @@ pub fn quantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
 
 fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
     let level = Level::best()?;
-    run(&Plan::new(vec![layout]), n_threads, |_, _, blocks| {
+    run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
         let elements = layout.elements(blocks.clone());
         let mut scratch = Scratch::new(layout.block_size());
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
@@ -337,7 +332,7 @@ pub fn dequantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
 fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
     let level = Level::best()?;
     let codebook = call.codec.codebook(call.signed).values();
-    run(&Plan::new(vec![layout]), n_threads, |_, _, blocks| {
+    run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
         let elements = layout.elements(blocks.clone());
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
         // blocks, and the values share memory with nothing.
@@ -377,11 +372,30 @@ fn within(range: Range<usize>, origin: usize) -> Range<usize> {
     range.start - origin..range.end - origin
 }
 
-/// Calls `f` with the tensor, the number and the blocks of every chunk, in parallel if it is worth it.
-fn run(plan: &Plan, n_threads: usize, f: impl Fn(usize, usize, Range<usize>) + Sync) {
-    let n_threads = n_threads.min(plan.n_elements() / MIN_ELEMENTS_PER_THREAD);
-    pool::run(plan.n_chunks(), n_threads, &|chunk| {
+/// Calls `f` with the tensor and the blocks of every chunk, in parallel if it is worth it.
+fn run(plan: &Plan, n_threads: usize, f: impl Fn(usize, Range<usize>) + Sync) {
+    run_chunks(plan, n_threads, &|chunk| {
         let (tensor, blocks) = plan.chunk(chunk);
-        f(tensor, chunk, blocks);
+        f(tensor, blocks);
     });
+}
+
+/// As [`run`]; returns what `f` did, in the order of the chunks, whoever computed them.
+fn gather<T: Send + Sync>(
+    plan: &Plan,
+    n_threads: usize,
+    f: impl Fn(usize, Range<usize>) -> T + Sync,
+) -> Vec<T> {
+    let parts: Vec<OnceLock<T>> = (0..plan.n_chunks()).map(|_| OnceLock::new()).collect();
+    run_chunks(plan, n_threads, &|chunk| {
+        let (tensor, blocks) = plan.chunk(chunk);
+        let first = parts[chunk].set(f(tensor, blocks));
+        assert!(first.is_ok(), "a chunk is done once");
+    });
+    parts.into_iter().filter_map(OnceLock::into_inner).collect()
+}
+
+fn run_chunks(plan: &Plan, n_threads: usize, task: &(dyn Fn(usize) + Sync)) {
+    let n_threads = n_threads.min(plan.n_elements() / MIN_ELEMENTS_PER_THREAD);
+    pool::run(plan.n_chunks(), n_threads, task);
 }
