@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from optim8.optim import Optim8Optimizer
 
 
-_COUNT_NO_STEPS = ("Muon", "SGD")
-"""Classes whose states in torch have no `step`."""
-
-
 def to_torch_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
     """Return the state dict of a torch optimizer that goes on where this one is.
 
@@ -52,7 +48,7 @@ def to_torch_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
     known = {*twin([torch.zeros(1, 1)]).defaults, "params", "param_names", "initial_lr"}
     saved = optimizer.state_dict()
     groups = [{k: v for k, v in g.items() if k in known} for g in saved["param_groups"]]
-    counts = name not in _COUNT_NO_STEPS
+    counts = optimizer._torch_counts_steps
     states = {}
     for index, param, group, _ in parameters(optimizer.param_groups):
         state = optimizer.state.get(param)

@@ -160,11 +160,6 @@ class Optim8Optimizer(Optimizer):
         """Return what states begin with, where that is not zero."""
         return {}
 
-    @staticmethod
-    def _translate(group: Group, state: dict[str, Any]) -> dict[str, Any]:
-        """Return the state of a parameter in a torch state dict with all that a rule needs."""
-        return state
-
     def _check_group(self, group: Group) -> None:
         self._check(group)
         _check_implementation(type(self).__name__, group)
@@ -406,10 +401,13 @@ class Optim8Optimizer(Optimizer):
                 state = saved[key]
                 if is_peers:
                     state = bitsandbytes.read_state(self._rule(group), param, group, state, label)
-                elif isinstance(state, dict):
-                    state = self._translate(group, state)
+                elif isinstance(state, dict) and not self._torch_counts_steps:
+                    state = _with_step(state)
                 fitted[param] = states.fit(self._rule(group), param, group, state, label)
         return fitted
+
+    _torch_counts_steps = True
+    """Whether the states of torch's class of this name have a `step`."""
 
     _optional_keys: tuple[str, ...] = ()
     """Hyperparameters that state dicts of older versions of torch lack."""
@@ -461,7 +459,7 @@ def dequantize_state(optimizer: Optim8Optimizer, param: Tensor) -> states.State:
     raise ValueError(f"the parameter of shape {tuple(param.shape)} is not in the optimizer")
 
 
-def with_step(state: dict[str, Any]) -> dict[str, Any]:
+def _with_step(state: dict[str, Any]) -> dict[str, Any]:
     """Return the state of one of torch's optimizers that count no steps, as if of the first."""
     buffers = {name: value for name, value in state.items() if value is not None}
     return {"step": 1.0, **buffers} if buffers else {}

@@ -9,7 +9,7 @@ from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
 from optim8 import _native
-from optim8.optim._base import Group, Optim8Optimizer, Options, with_step
+from optim8.optim._base import Group, Optim8Optimizer, Options
 
 _ADJUSTMENTS = {
     "original": lambda rows, columns: sqrt(max(1.0, rows / columns)),
@@ -78,6 +78,8 @@ class Muon(Optim8Optimizer):
     ['momentum_buffer_codes', 'momentum_buffer_scales', 'step']
     """
 
+    _torch_counts_steps = False
+
     def __init__(
         self,
         params: ParamsT,
@@ -144,10 +146,6 @@ class Muon(Optim8Optimizer):
     @staticmethod
     def _rule(group: Group) -> str:
         return "muon"
-
-    @staticmethod
-    def _translate(group: Group, state: dict[str, Any]) -> dict[str, Any]:
-        return with_step(state)
 
     def _run(self, groups: list[Any]) -> int:
         _native.check_step(groups, _native.Known())

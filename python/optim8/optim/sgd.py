@@ -1,12 +1,10 @@
 """SGD, as `torch.optim` defines it, and SGDW, with 8-bit states."""
 
-from typing import Any
-
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from optim8.optim._base import Group, Optim8Optimizer, Options, with_step
+from optim8.optim._base import Group, Optim8Optimizer, Options
 from optim8.optim._check import check_sgd
 
 
@@ -66,6 +64,7 @@ class SGD(Optim8Optimizer):
     """
 
     _optional_keys = ("maximize", "nesterov")
+    _torch_counts_steps = False
 
     def __init__(
         self,
@@ -102,10 +101,6 @@ class SGD(Optim8Optimizer):
     @staticmethod
     def _rule(group: Group) -> str:
         return "sgd_momentum" if group["momentum"] else "sgd"
-
-    @staticmethod
-    def _translate(group: Group, state: dict[str, Any]) -> dict[str, Any]:
-        return with_step(state)
 
 
 class SGDW(Optim8Optimizer):
