@@ -33,7 +33,7 @@ MAX_SAMPLE = 100_000
 
 
 class WrongAnswerError(AssertionError):
-    """An optimizer did something else than AdamW."""
+    """An optimizer did something else than it should."""
 
 
 def check(

@@ -7,17 +7,18 @@ Optimizers that torch lacks are timed alone.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import nn
 
-from benches import machine
+from benches import step
+from benches.answer import WrongAnswerError
 from benches.cases import Case
-from benches.memory import state_nbytes
 from benches.record import Result
-from benches.timing import MemoryRoof, alternate
+from benches.timing import MemoryRoof
 
 #: Arguments that give an optimizer all the states that it usually has.
 OPTIMIZERS: dict[str, dict[str, object]] = {
@@ -52,10 +53,6 @@ TOLERANCE = 0.3
 N_CHECKED = 100_000
 
 
-class WrongAnswerError(AssertionError):
-    """8-bit states led elsewhere than full ones."""
-
-
 def measure(case: Case, roof: MemoryRoof, *, n_rounds: int) -> list[Result]:
     """Check, then time every optimizer on a case, in float32.
 
@@ -77,7 +74,9 @@ def measure(case: Case, roof: MemoryRoof, *, n_rounds: int) -> list[Result]:
             fastest = [switch for switch in ("fused", "foreach") if switch in switches][:1]
             flags = dict.fromkeys(fastest, True)
             makers = {BASELINE: partial(theirs, **arguments, **flags), **makers}
-        results += _time(name, timed, makers, roof, n_rounds)
+        named = replace(timed, name=f"{name} {timed.name}")
+        made = _stepped(timed, makers)
+        results += step.time("family", named, torch.float32, made, roof, n_rounds=n_rounds)
     return results
 
 
@@ -100,35 +99,16 @@ def check(name: str, make: partial[torch.optim.Optimizer], shape: tuple[int, ...
         raise WrongAnswerError(f"{name}: relative error {error:.2e}, expected at most {TOLERANCE}")
 
 
-def _time(
-    name: str,
-    case: Case,
-    makers: dict[str, partial[torch.optim.Optimizer]],
-    roof: MemoryRoof,
-    n_rounds: int,
-) -> Sequence[Result]:
-    actions, state_bytes = {}, {}
+def _stepped(
+    case: Case, makers: Mapping[str, partial[torch.optim.Optimizer]]
+) -> dict[str, torch.optim.Optimizer]:
+    """Make optimizers of parameters of their own, which see the same gradients, and step them."""
     gradients = [torch.randn(shape) for shape in case.shapes]
+    made = {}
     for candidate, make in makers.items():
         parameters = [nn.Parameter(torch.randn(shape)) for shape in case.shapes]
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        optimizer = make(parameters)
-        optimizer.step()
-        actions[candidate] = optimizer.step
-        state_bytes[candidate] = state_nbytes(optimizer) / case.n_elements
-    timings = alternate(actions, roof, n_rounds=n_rounds, hot=case.hot)
-    return [
-        Result(
-            bench="family",
-            case=f"{name} {case.name}",
-            dtype="float32",
-            level=machine.optim8_level(),
-            candidate=candidate,
-            n_elements=case.n_elements,
-            timing=timing,
-            bytes_per_element=12 + 2 * state_bytes[candidate],
-            roof=roof.bytes_per_second,
-        )
-        for candidate, timing in timings.items()
-    ]
+        made[candidate] = make(parameters)
+        made[candidate].step()
+    return made

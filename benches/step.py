@@ -5,7 +5,7 @@ Each candidate has parameters of its own, and all see the same gradients.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -65,28 +65,41 @@ def measure(
         return []
     gradients = [tensor.mul_(GRADIENT_SCALE) for tensor in _normal(case, dtype, seed=1)]
     start = list(_normal(case, dtype, seed=2))
-    actions, bytes_per_element = {}, {}
+    made = {}
     for candidate in suitable(candidates, case, dtype):
         parameters = [nn.Parameter(tensor.clone()) for tensor in start]
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimizer = candidate.make(parameters, **answer.HYPERPARAMETERS)
         answer.check(candidate.name, optimizer, parameters, candidate.tolerance)
-        actions[candidate.name] = optimizer.step
-        state_bytes = state_nbytes(optimizer) / case.n_elements
-        # A parameter is read and written, a gradient read, a state read and written.
-        bytes_per_element[candidate.name] = 3 * dtype.itemsize + 2 * state_bytes
+        made[candidate.name] = optimizer
+    return time("step", case, dtype, made, roof, n_rounds=n_rounds)
+
+
+def time(
+    bench: str,
+    case: Case,
+    dtype: torch.dtype,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    roof: MemoryRoof,
+    *,
+    n_rounds: int,
+) -> list[Result]:
+    """Time optimizers, by the names of candidates, that have stepped on a case before."""
+    actions = {name: optimizer.step for name, optimizer in optimizers.items()}
     timings = alternate(actions, roof, n_rounds=n_rounds, hot=case.hot)
     return [
         Result(
-            bench="step",
+            bench=bench,
             case=case.name,
             dtype=str(dtype).removeprefix("torch."),
             level=machine.optim8_level(),
             candidate=name,
             n_elements=case.n_elements,
             timing=timing,
-            bytes_per_element=bytes_per_element[name],
+            # A parameter is read and written, a gradient read, a state read and written.
+            bytes_per_element=3 * dtype.itemsize
+            + 2 * state_nbytes(optimizers[name]) / case.n_elements,
             roof=roof.bytes_per_second,
         )
         for name, timing in timings.items()
