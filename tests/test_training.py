@@ -33,19 +33,18 @@ def loss_of(net):
     return (net(X) - X).square().mean()
 
 
-def train(make, after_step=lambda optimizer, loss: None, n_steps=12):
-    """Train, and return the losses."""
+def train(make, after_step, n_steps=12):
+    """Train, and return the losses; `after_step(optimizer)` makes what takes each of them."""
     net = model()
     optimizer = make(net)
-    after = after_step(optimizer) if after_step.__code__.co_argcount == 1 else None
+    after = after_step(optimizer)
     losses = []
     for _ in range(n_steps):
         optimizer.zero_grad()
         loss = loss_of(net)
         loss.backward()
         optimizer.step()
-        if after is not None:
-            after(loss.detach())
+        after(loss.detach())
         losses.append(loss.item())
     return losses
 
