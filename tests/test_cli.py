@@ -1,6 +1,8 @@
 """The command `optim8`: help, errors, and what `optim8 info` shows."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -45,3 +47,23 @@ def test_version_is_the_native_modules(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"optim8 {_native.__version__}\n"
+
+
+def test_help_needs_no_torch() -> None:
+    program = (
+        "import contextlib, sys, optim8.cli\n"
+        "with contextlib.suppress(SystemExit): optim8.cli.main(['--help'])\n"
+        "assert 'torch' not in sys.modules and 'optim8._native' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_the_package_has_its_public_names_and_no_others() -> None:
+    program = (
+        "import optim8\n"
+        "assert not hasattr(optim8, 'no_such_name') and not hasattr(optim8, '_private')\n"
+        "assert set(optim8.__all__) <= set(dir(optim8))\n"
+        "from optim8 import *\n"
+        "assert AdamW is optim8.AdamW and optim8.nn.StableEmbedding\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

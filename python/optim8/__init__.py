@@ -10,58 +10,23 @@ Classes, arguments, schedulers, hooks, groups and checkpoints are torch's; Adam'
 2.03 bytes a parameter instead of 8.
 """
 
-from optim8 import interop, nn
-from optim8._native import __version__
-from optim8.groups import param_groups
-from optim8.optim import (
-    LAMB,
-    LARS,
-    SGD,
-    SGDW,
-    Adadelta,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    AdEMAMix,
-    Graft,
-    Lion,
-    Muon,
-    NAdam,
-    RAdam,
-    RMSprop,
-    StableAdamW,
-    convert,
-    dequantize_state,
-)
-from optim8.quant import QuantizedTensor, codebook, quantize, register_codebook
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "LAMB",
-    "LARS",
-    "SGD",
-    "SGDW",
-    "AdEMAMix",
-    "Adadelta",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Adamax",
-    "Graft",
-    "Lion",
-    "Muon",
-    "NAdam",
-    "QuantizedTensor",
-    "RAdam",
-    "RMSprop",
-    "StableAdamW",
-    "__version__",
-    "codebook",
-    "convert",
-    "dequantize_state",
-    "interop",
-    "nn",
-    "param_groups",
-    "quantize",
-    "register_codebook",
-]
+if TYPE_CHECKING:
+    from optim8._public import *  # noqa: F403  (the list of names is there)
+else:
+    # Torch takes a second to import, and half of the command line has no use for it.
+    def __getattr__(name: str) -> Any:
+        if find_spec(f"{__name__}.{name}"):
+            return import_module(f"{__name__}.{name}")
+        if name in ("__all__", "__version__") or not name.startswith("__"):
+            public = import_module("optim8._public")
+            globals().update({known: getattr(public, known) for known in public.__all__})
+            if hasattr(public, name):
+                return getattr(public, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *import_module("optim8._public").__all__})
