@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import TypeAlias
 
 from optim8.demo import command as demo
+from optim8.plan import cli as plan
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -70,4 +71,4 @@ def _info(_options: argparse.Namespace) -> None:
         print(f"{name:<17}{value}")
 
 
-COMMANDS: tuple[Callable[[Commands], None], ...] = (_add_info, demo.add_parser)
+COMMANDS: tuple[Callable[[Commands], None], ...] = (_add_info, demo.add_parser, plan.add_parser)
