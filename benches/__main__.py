@@ -13,7 +13,19 @@ from pathlib import Path
 
 import torch
 
-from benches import cases, codec, family, fidelity, loop, machine, memory, optimizers, report, step
+from benches import (
+    cases,
+    codec,
+    family,
+    fidelity,
+    loop,
+    machine,
+    memory,
+    offload,
+    optimizers,
+    report,
+    step,
+)
 from benches.record import Record, Result
 from benches.timing import MemoryRoof
 
@@ -72,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         command = _add_study(commands, name, study.help)
         if study.sizes:
             command.add_argument("--sizes", type=_list, help=f"default: {','.join(study.sizes)}")
-        if name == "step":
+        if name in ("step", "offload"):
             command.add_argument("--dtypes", type=_list, help=f"some of {','.join(DTYPES)}")
     _add_study(commands, "all", "all of these, and the step with a second instruction set")
     show = commands.add_parser("report", help="print what a record says of the bars; draw its plot")
@@ -105,6 +117,15 @@ def _run_step(record: Record, options: argparse.Namespace, sizes: Sequence[str])
         for name in options.dtypes or default_dtypes:
             dtype = getattr(torch, name)
             _add(record, step.measure(case, dtype, candidates, roof, n_rounds=_rounds(options)))
+
+
+def _run_offload(record: Record, options: argparse.Namespace, sizes: Sequence[str]) -> None:
+    roof = MemoryRoof()
+    candidates = optimizers.torchs() + optimizers.ours()
+    for case in map(cases.parse, sizes):
+        for name in options.dtypes or DTYPES[:2]:
+            dtype = getattr(torch, name)
+            _add(record, offload.measure(case, dtype, candidates, roof, n_rounds=_rounds(options)))
 
 
 def _run_family(record: Record, options: argparse.Namespace, sizes: Sequence[str]) -> None:
@@ -149,6 +170,9 @@ STUDIES = {
     "step": Study(_run_step, "time of AdamW's step", cases.ALL, cases.QUICK),
     "family": Study(_run_family, "time of every optimizer's step", ("32M",), ("1M",)),
     "loop": Study(_run_loop, "the same in a training loop", tuple(loop.MODELS), ("1M",)),
+    "offload": Study(
+        _run_offload, "the step for a model on a GPU", ("1M", "8M", "32M", "gpt2"), ("1M",)
+    ),
     "quantize": Study(_run_quantize, "time of (de)quantizing", ("1M", "8M", "32M"), ("1M",)),
     "memory": Study(
         _run_memory, "memory of states, and of a step at its peak", ("8M", "32M"), ("8M",)

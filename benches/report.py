@@ -17,6 +17,8 @@ OURS = "optim8 dynamic"
 BASELINES = {
     "step": optimizers.BASELINE,
     "loop": optimizers.BASELINE,
+    "offload": optimizers.BASELINE,
+    "offload step": optimizers.BASELINE,
     "family": family.BASELINE,
     "backward": optimizers.BASELINE,
     "quantize": codec.BASELINE,
@@ -65,7 +67,7 @@ def _case_table(results: Sequence[Result]) -> str:
                 f"{result.timing.minimum_ns / result.n_elements:.3f}",
                 _number(baseline and baseline.timing.minimum_ns / result.timing.minimum_ns),
                 _number(baseline and baseline.timing.median_ns / result.timing.median_ns),
-                "" if result.bench == "backward" else f"{result.share_of_roof:.0%}",
+                "" if result.bench in ("backward", "offload") else f"{result.share_of_roof:.0%}",
                 str(result.timing.n_samples),
             )
             for result in results

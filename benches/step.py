@@ -63,8 +63,8 @@ def measure(
             f"step {case.name}: skipped, needs {MAX_BYTES_PER_ELEMENT} bytes of memory per element"
         )
         return []
-    gradients = [tensor.mul_(GRADIENT_SCALE) for tensor in _normal(case, dtype, seed=1)]
-    start = list(_normal(case, dtype, seed=2))
+    gradients = [tensor.mul_(GRADIENT_SCALE) for tensor in normal(case, dtype, seed=1)]
+    start = list(normal(case, dtype, seed=2))
     made = {}
     for candidate in suitable(candidates, case, dtype):
         parameters = [nn.Parameter(tensor.clone()) for tensor in start]
@@ -106,7 +106,8 @@ def time(
     ]
 
 
-def _normal(case: Case, dtype: torch.dtype, seed: int) -> Iterator[Tensor]:
+def normal(case: Case, dtype: torch.dtype, seed: int) -> Iterator[Tensor]:
+    """Yield a normal tensor of each of a case's shapes."""
     generator = torch.Generator().manual_seed(seed)
     for shape in case.shapes:
         yield torch.randn(shape, dtype=dtype, generator=generator)

@@ -118,7 +118,7 @@ def step(optimizer, n_steps=1, seed=0):
         index = 0
         for group in optimizer.param_groups:
             for p in group["params"]:
-                p.grad = tensor(p.shape, p.dtype, seed + 1000 * (n + 1) + index)
+                p.grad = tensor(p.shape, p.dtype, seed + 1000 * (n + 1) + index).to(p.device)
                 index += 1
         optimizer.step()
 

@@ -104,16 +104,21 @@ BITSANDBYTES = [
 ]
 
 
+# Most of its state dicts come from GPUs, whose kernels are other code than those of the CPU.
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
 @pytest.mark.parametrize(("name", "kwargs"), BITSANDBYTES, ids=[n for n, _ in BITSANDBYTES])
 @pytest.mark.parametrize("shape", [(16, 512), (30, 300), (9000,), (10,)], ids=str)
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.filterwarnings("ignore")  # it tells of the GPU that it would rather have
-def test_there_and_back_to_bitsandbytes(name, kwargs, shape):
+def test_there_and_back_to_bitsandbytes(name, kwargs, shape, device):
     bitsandbytes = pytest.importorskip("bitsandbytes")  # Python 3.10 has no pinned one
-    param = tensor(shape).requires_grad_()
+    param = tensor(shape).to(device).requires_grad_()
     theirs = getattr(bitsandbytes.optim, f"{name}8bit")([param], **kwargs)
     step(theirs, 3)
     saved = copy.deepcopy(theirs.state_dict())
-    ours = getattr(optim8, name)([param.detach().clone().requires_grad_()], lr=7.0)
+    ours = getattr(optim8, name)([param.detach().cpu().clone().requires_grad_()], lr=7.0)
     ours.load_state_dict(saved)
     group = ours.param_groups[0]
     assert group["lr"] == theirs.param_groups[0]["lr"]
@@ -129,7 +134,7 @@ def test_there_and_back_to_bitsandbytes(name, kwargs, shape):
                 scales = held[f"absmax{number}"].double().reshape(-1, n_blocks)
                 scales = scales.repeat_interleave(256, 1)[:, : p.numel()]
                 value = table[held[f"state{number}"].long()].reshape(len(scales), -1) * scales
-            values[number] = value.reshape(-1, *shape)
+            values[number] = value.reshape(-1, *shape).cpu()
     expected = torch.cat(list(values.values()))
     is_same_layout = shape != (30, 300) and name not in ("RMSprop", "Adagrad")
     for found, wanted in zip(optim8.dequantize_state(ours, p).values(), expected, strict=True):
@@ -140,7 +145,7 @@ def test_there_and_back_to_bitsandbytes(name, kwargs, shape):
 
     back = optim8.interop.to_bitsandbytes_state_dict(ours)
     again = getattr(bitsandbytes.optim, f"{name}8bit")(
-        [p.detach().clone().requires_grad_()], **{**kwargs, "lr": 7.0}
+        [p.detach().clone().to(device).requires_grad_()], **{**kwargs, "lr": 7.0}
     )
     again.load_state_dict(copy.deepcopy(back))
     assert again.param_groups[0]["lr"] == theirs.param_groups[0]["lr"]
