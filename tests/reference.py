@@ -200,3 +200,22 @@ def stable_adamw(param, grad, states, step, h):
     rate = h["lr"] / max(1.0, rms)
     param = param - rate * h["weight_decay"] * param
     return param - rate * m / (np.sqrt(v) + h["eps"]), {"exp_avg": m, "exp_avg_sq": v}
+
+
+def schedule_free_adamw(param, grad, states, step, h):
+    """Schedule-Free AdamW: Defazio et al. 2024, algorithm 1, with the weights of its code."""
+    grad = -grad if h["maximize"] else grad
+    largest = weights = 0.0
+    for t in range(1, step + 1):
+        warmup = min(1.0, t / h["warmup_steps"]) if h["warmup_steps"] else 1.0
+        rate = h["lr"] * warmup * np.sqrt(1 - h["beta2"] ** t)
+        largest = max(largest, rate)
+        weight = t ** h["r"] * largest ** h["weight_lr_power"]
+        weights += weight
+    share = weight / weights
+    z = states["z"]
+    x = (param - (1 - h["beta1"]) * z) / h["beta1"]
+    v = average(states["exp_avg_sq"], h["beta2"], grad**2)
+    z = z - rate * (grad / (np.sqrt(v) + h["eps"]) + h["weight_decay"] * param)
+    x = (1 - share) * x + share * z
+    return (1 - h["beta1"]) * z + h["beta1"] * x, {"z": z, "exp_avg_sq": v}

@@ -10,6 +10,7 @@ import torch
 
 import optim8
 import reference
+from optim8 import _native
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Spec:
     kwargs: dict[str, Any] = field(default_factory=dict)
     slow: tuple[str, ...] = ("exp_avg_sq",)
     """The states that are rounded stochastically, at the default betas."""
+
+    @property
+    def kinds(self):
+        """What each state holds: "signed" or "unsigned" numbers, or a "copy" of the parameter."""
+        return _native.RULES[self.rule]["states"]
 
 
 def _spec(rule, cls, function, slow=(), **kwargs):
@@ -74,6 +80,14 @@ SPECS = [
     _spec("lion", "Lion", reference.lion, ("exp_avg",)),
     _spec("nadam", "NAdam", reference.nadam, ("exp_avg_sq",)),
     _spec("radam", "RAdam", reference.radam, ("exp_avg_sq",), betas=(0.9, 0.99)),
+    _spec(
+        "schedule_free_adamw",
+        "ScheduleFreeAdamW",
+        reference.schedule_free_adamw,
+        ("exp_avg_sq",),
+        warmup_steps=3,
+        r=0.5,
+    ),
     _spec("sgd", "SGD", reference.sgd),
     _spec("sgd_momentum", "SGD", reference.sgd, momentum=0.9, dampening=0.1),
     _spec("sgd_momentum", "SGD", reference.sgd, momentum=0.9, nesterov=True),

@@ -7,7 +7,7 @@ import torch
 import optim8
 from optim8 import _native
 from reference import lamb
-from specs import stepped, tensor
+from specs import assert_same, snapshot, step, stepped, tensor
 
 SMALL = {"min_quantized_numel": 0}
 
@@ -111,3 +111,70 @@ def test_lion_ignores_what_is_not_a_number_as_sign_does():
     p.grad = torch.tensor([1.0, float("nan"), -2.0])
     optimizer.step()
     assert p.tolist() == [-0.5, 0.0, 0.5]
+
+
+def schedule_free(dtype=torch.float64, **kwargs):
+    return stepped(optim8.ScheduleFreeAdamW, [(60, 80)], 5, dtype, state_bits=32, **kwargs)
+
+
+def test_schedule_free_evaluates_at_the_average_and_trains_on_where_it_was():
+    """The average of the iterates z by their weights, which are equal after the first steps."""
+    p = tensor((50,), torch.float64).requires_grad_()
+    optimizer = optim8.ScheduleFreeAdamW([p], lr=0.01, betas=(0.9, 0.0))
+    iterates = []
+    for n in range(6):
+        p.grad = tensor((50,), torch.float64, seed=n)
+        optimizer.step()
+        iterates.append(optimizer.state[p]["z"].clone())
+    y = p.detach().clone()
+    optimizer.eval()
+    torch.testing.assert_close(p.detach(), torch.stack(iterates).mean(0), rtol=1e-6, atol=1e-8)
+    evaluated = p.detach().clone()
+    optimizer.eval()
+    assert torch.equal(p.detach(), evaluated)
+    optimizer.train()
+    torch.testing.assert_close(p.detach(), y)
+
+
+def test_schedule_free_refuses_to_step_in_evaluation_and_changes_nothing():
+    optimizer, _ = schedule_free()
+    optimizer.eval()
+    before = snapshot(optimizer)
+    with pytest.raises(
+        RuntimeError, match=r"step\(\) in evaluation; call optimizer\.train\(\) first"
+    ):
+        optimizer.step()
+    assert_same(before, snapshot(optimizer))
+
+
+def test_schedule_free_saves_which_mode_it_is_in():
+    optimizer, [p] = schedule_free()
+    optimizer.eval()
+    q = p.detach().clone().requires_grad_()
+    other = optim8.ScheduleFreeAdamW([q], state_bits=32)
+    other.load_state_dict(optimizer.state_dict())
+    for o in (optimizer, other):
+        o.train()
+        step(o, 2, seed=5)
+    assert torch.equal(p, q)
+
+
+def test_schedule_free_switches_before_its_first_step():
+    p = tensor((50,)).requires_grad_()
+    before = p.detach().clone()
+    optimizer = optim8.ScheduleFreeAdamW([p])
+    optimizer.eval()
+    optimizer.train()
+    step(optimizer)
+    assert not torch.equal(p, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_schedule_frees_iterates_are_kept_like_the_parameters(dtype):
+    p = tensor((70, 80), dtype).t().requires_grad_()
+    optimizer = optim8.ScheduleFreeAdamW([p])
+    step(optimizer)
+    state = optimizer.state[p]
+    assert state["z"].dtype == dtype
+    assert state["exp_avg_sq_codes"].dtype == torch.uint8
+    assert optimizer.state_nbytes() / p.numel() == pytest.approx(dtype.itemsize + 1.02, abs=0.02)

@@ -55,9 +55,14 @@ def test_steps_are_those_of_the_reference(spec, dtype, codec, rounding):
     p = tensor((5, 70), dtype, scale=0.1).requires_grad_()
     optimizer = spec.cls([p], **hyper, **SMALL, codec=codec, block_size=64, state_rounding=rounding)
     group = optimizer.param_groups[0]
-    signed = dict(zip(*(_native.RULES[spec.rule][k] for k in ("states", "signed")), strict=True))
+    # The numbers that a rule carries from step to step are float32 whatever the parameter is.
+    carried = 2**-24 if _native.RULES[spec.rule]["scalars"] else 0
+    epsilon = max(EPSILON[dtype], carried)
     for n in range(1, 5):
-        before = {name: np.zeros(p.shape) for name in signed}
+        before = {
+            name: p.detach().double().numpy().copy() if kind == "copy" else np.zeros(p.shape)
+            for name, kind in spec.kinds.items()
+        }
         if n > 1:
             before = {
                 k: v.double().numpy() for k, v in optim8.dequantize_state(optimizer, p).items()
@@ -70,10 +75,15 @@ def test_steps_are_those_of_the_reference(spec, dtype, codec, rounding):
         expected, states = spec.reference(start, p.grad.double().numpy(), before, n, names)
         error = np.abs(p.detach().double().numpy() - expected)
         size = np.abs(expected) + np.abs(expected - start) + lr
-        assert np.all(error <= EPSILON[dtype] * size), (error / size).max()
+        assert np.all(error <= epsilon * size), (error / size).max()
         for name, value in states.items():
             stochastic = rounding == "stochastic" and name in spec.slow
-            check_quantized(optimizer.state[p], name, value, signed[name], codec, 64, stochastic)
+            if spec.kinds[name] == "copy":
+                error = np.abs(optimizer.state[p][name].double().numpy() - value)
+                assert np.all(error <= epsilon * (np.abs(value) + lr))
+                continue
+            signed = spec.kinds[name] == "signed"
+            check_quantized(optimizer.state[p], name, value, signed, codec, 64, stochastic)
         assert optimizer.state[p]["step"] == n
 
 

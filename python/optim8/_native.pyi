@@ -7,8 +7,7 @@ from torch import Tensor
 _StepGroup: TypeAlias = tuple[str, dict[str, float], dict[str, Any], list[tuple[Any, ...]]]
 
 class _Rule(TypedDict):
-    states: list[str]
-    signed: list[bool]
+    states: dict[str, str]
     hyper: list[str]
     scalars: list[str]
 

@@ -8,7 +8,10 @@ other numbers its rule carries, 0-dim float32, and for each state of torch's nam
 
 All states of a parameter are kept in one of the two forms, contiguous in row-major order whatever
 the strides of the parameter. The form follows from the options of its group (`is_quantized`);
-nothing else about it is stored, so a checkpoint is tensors and numbers only.
+nothing else about it is stored, so a checkpoint is tensors and numbers only. A state that is a copy
+of the parameters has their dtype, in both forms.
+
+States of any form become those of another in one place, `fit`, when a state dict is loaded.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -32,17 +35,30 @@ _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class RuleStates:
-    """The states of a rule: names, signs, and how to get their tensors out of a state dict."""
+    """The states of a rule: names, what they hold, how to get their tensors out of a state dict."""
 
     def __init__(self, rule: str) -> None:
         entry = _native.RULES[rule]
-        self.signed = dict(zip(entry["states"], entry["signed"], strict=True))
+        self.kinds = entry["states"]
         self.scalars = ("step", *entry["scalars"])
-        names = tuple(self.signed)
-        pairs = [part for name in names for part in (f"{name}_codes", f"{name}_scales")]
-        self._mark = pairs[0] if pairs else None
-        self._full = _items(*self.scalars, *names)
+        pairs = [key for name in self.kinds for key in self.keys(name, quantized=True)]
+        self._mark = next((key for key in pairs if key not in self.kinds), None)
+        self._full = _items(*self.scalars, *self.kinds)
         self._quantized = _items(*self.scalars, *pairs)
+
+    def keys(self, name: str, quantized: bool) -> tuple[str, ...]:
+        """Return under which keys the tensors of a state are."""
+        if quantized and self.kinds[name] != "copy":
+            return f"{name}_codes", f"{name}_scales"
+        return (name,)
+
+    def is_signed(self, name: str) -> bool:
+        """Whether a state may be negative."""
+        return self.kinds[name] == "signed"
+
+    def is_quantized(self, state: Mapping[str, Any]) -> bool:
+        """Whether a state dict of a parameter holds codes."""
+        return self._mark in state
 
     def tensors(self, state: State) -> tuple[Tensor, ...]:
         """Return the scalars and the state tensors in the order in which the rule takes them."""
@@ -84,70 +100,105 @@ def is_quantized(param: Tensor, group: Group) -> bool:
 
 
 def create(rule: str, param: Tensor, group: Group, initial: Mapping[str, float]) -> State:
-    """Make the states of a parameter at step 0: those not in `initial` are zero."""
+    """Make the states of a parameter at step 0.
+
+    Those that are not in `initial` are zero, or copies of the parameter.
+    """
     states = rule_states(rule)
-    state = {name: _scalar(0.0 if name == "step" else 1.0) for name in states.scalars}
-    for name, signed in states.signed.items():
+    state = {name: _scalar(initial.get(name, 0.0)) for name in states.scalars}
+    quantized = is_quantized(param, group)
+    for name, kind in states.kinds.items():
+        if kind == "copy":
+            state[name] = param.detach().clone(memory_format=torch.contiguous_format)
+            continue
         value = initial.get(name, 0.0)
-        for key, (dtype, shape) in _expected(name, param, group).items():
+        for key, (dtype, shape) in _expected(rule, name, param, group, quantized).items():
             fill: float = value
             if dtype == torch.uint8:
                 # The last code is that of 1, which times the scale is the value.
-                fill = 255 if value else _zero_code(codec_named(group["codec"]), signed)
+                fill = 255 if value else _zero_code(codec_named(group["codec"]), kind == "signed")
             state[key] = torch.full(shape, fill, dtype=dtype, device="cpu")
     return state
 
 
-def fit(rule: str, param: Tensor, group: Group, saved: Mapping[str, Any], param_name: str) -> State:
+def fit(
+    rule: str,
+    param: Tensor,
+    group: Group,
+    saved: Mapping[str, Any],
+    saved_group: Group,
+    param_name: str,
+) -> State:
     """Make the states of a parameter from those of a state dict, in new tensors.
 
-    Full states, torch's or our own, of any floating dtype, are brought into the form that the
-    group's options say. Bytes are taken as they are, and must be of that form already.
+    Bytes in the blocks and the codec that the group asks for are taken as they are. All else is
+    converted: full states of any floating dtype, and bytes in other blocks.
+
+    Parameters
+    ----------
+    rule, param, group
+        Whose states they are to be, and the options that say how they are to be kept.
+    saved, saved_group
+        The states, torch's or our own, and the options that say what bytes among them mean.
+    param_name
+        For errors.
 
     Raises
     ------
     ValueError, TypeError
         If `saved` does not fit; says what was found and expected.
     """
-    signs = rule_states(rule).signed
+    states = rule_states(rule)
     if not isinstance(saved, Mapping):
         raise TypeError(f"{param_name}: state is {type(saved).__name__}, expected dict")
-    full = {name: (_full_dtype(param), tuple(param.shape)) for name in signs}
-    scalars = rule_states(rule).scalars
-    is_full = set(saved) == {*scalars, *full}
-    expected = full
-    if not is_full:
-        expected = {k: v for name in signs for k, v in _expected(name, param, group).items()}
-    if set(saved) != {*scalars, *expected}:
-        found, wanted = ", ".join(map(str, saved)), ", ".join([*scalars, *expected])
+    quantized = states.is_quantized(saved)
+    expected = {
+        key: what
+        for name in states.kinds
+        for key, what in _expected(rule, name, param, saved_group, quantized).items()
+    }
+    if set(saved) != {*states.scalars, *expected}:
+        found, wanted = ", ".join(map(str, saved)), ", ".join([*states.scalars, *expected])
         raise ValueError(f"{param_name}: found states {found}; expected {wanted}")
     for key, (dtype, shape) in expected.items():
-        _check(f"{key} of {param_name}", saved[key], _FLOATS if is_full else (dtype,), shape)
+        dtypes = (dtype,) if key not in states.kinds else _FLOATS
+        _check(f"{key} of {param_name}", saved[key], dtypes, shape)
 
-    state = {name: _number(name, saved[name], param_name) for name in scalars}
-    for name, signed in signs.items():
-        for key, (dtype, _) in _expected(name, param, group).items():
-            if key in saved:
-                state[key] = saved[key].detach().to("cpu", dtype, copy=True).contiguous()
-        if is_full and is_quantized(param, group):
-            values = saved[name].detach().to("cpu", _full_dtype(param))
-            codes, scales = _quantize_state(values, signed, group)
-            state[f"{name}_codes"], state[f"{name}_scales"] = codes, scales
-    return state
+    state = {name: _number(name, saved[name], param_name) for name in states.scalars}
+    as_it_is = quantized == is_quantized(param, group) and (
+        not quantized or all(group[key] == saved_group[key] for key in ("block_size", "codec"))
+    )
+    for name in states.kinds:
+        for key, (dtype, _) in _expected(rule, name, param, saved_group, quantized).items():
+            state[key] = saved[key].detach().to("cpu", dtype, copy=True).contiguous()
+    return state if as_it_is else _converted(rule, param, group, state, saved_group)
+
+
+def _converted(rule: str, param: Tensor, group: Group, state: State, made_by: Group) -> State:
+    """Return states that another group's options have made as this group's options say."""
+    states = rule_states(rule)
+    converted = {name: state[name] for name in states.scalars}
+    for name, values in dequantize(rule, param, made_by, state).items():
+        if states.kinds[name] != "copy" and is_quantized(param, group):
+            codes, scales = _quantize_state(values, states.is_signed(name), group)
+            converted[f"{name}_codes"], converted[f"{name}_scales"] = codes, scales
+        else:
+            converted[name] = values
+    return converted
 
 
 def dequantize(rule: str, param: Tensor, group: Group, state: State) -> State:
-    """Return every state but `step` in full, in new tensors."""
+    """Return every state but the scalars in full, in new tensors."""
+    states = rule_states(rule)
     values = {}
-    for name, signed in rule_states(rule).signed.items():
+    for name in states.kinds:
         if name in state:
             values[name] = state[name].clone()
             continue
         codes, scales = state[f"{name}_codes"], state[f"{name}_scales"]
         values[name] = torch.empty(param.shape, dtype=_full_dtype(param), device="cpu")
-        how = QuantizedTensor(
-            codes, scales, group["codec"], signed, group["block_size"], (), param.dtype
-        )
+        signed, block_size = states.is_signed(name), group["block_size"]
+        how = QuantizedTensor(codes, scales, group["codec"], signed, block_size, (), param.dtype)
         dequantize_into(codes, scales, values[name], how)
     return values
 
@@ -156,14 +207,15 @@ def _full_dtype(param: Tensor) -> torch.dtype:
     return torch.float64 if param.dtype == torch.float64 else torch.float32
 
 
-def _expected(name: str, param: Tensor, group: Group) -> Expected:
+def _expected(rule: str, name: str, param: Tensor, group: Group, quantized: bool) -> Expected:
+    """Return dtype and shape of each tensor of a state."""
     shape = tuple(param.shape)
-    if not is_quantized(param, group):
-        return {name: (_full_dtype(param), shape)}
-    return {
-        f"{name}_codes": (torch.uint8, shape),
-        f"{name}_scales": (torch.float32, _native.scales_shape(shape, group["block_size"])),
-    }
+    keys = rule_states(rule).keys(name, quantized)
+    if len(keys) == 2:
+        scales_shape = _native.scales_shape(shape, group["block_size"])
+        return {keys[0]: (torch.uint8, shape), keys[1]: (torch.float32, scales_shape)}
+    is_copy = rule_states(rule).kinds[name] == "copy"
+    return {name: (param.dtype if is_copy else _full_dtype(param), shape)}
 
 
 @cache

@@ -72,15 +72,16 @@ def read_state(
     """
     flat = {**state, **state.get(NESTED, {})}
     parts = [_part(flat, place, param, param_name) for place in _places(rule)]
-    names = rule_states(rule).signed
+    known = rule_states(rule)
+    by_name = dict(zip(known.kinds, parts, strict=False))
     ours: dict[str, Any] = {"step": flat.get("step", 0)}
-    if all(p.fits(param, group, names[n]) for n, p in zip(names, parts, strict=False)):
+    if all(part.fits(param, group, known.is_signed(name)) for name, part in by_name.items()):
         shape = _native.scales_shape(tuple(param.shape), BLOCK_SIZE)
-        for name, part in zip(names, parts, strict=False):
+        for name, part in by_name.items():
             ours[f"{name}_codes"] = part.values
             ours[f"{name}_scales"] = None if part.scales is None else part.scales.reshape(shape)
     else:
-        ours.update((name, part.full()) for name, part in zip(names, parts, strict=False))
+        ours.update((name, part.full()) for name, part in by_name.items())
     return ours
 
 
@@ -168,7 +169,7 @@ def _places(rule: str) -> tuple[tuple[int, int | None], ...]:
     """Where the states of a rule are: the state's number, and the index within it if it is two."""
     if rule == "ademamix":
         return (1, 0), (1, 1), (2, None)
-    n_states = len(rule_states(rule).signed)
+    n_states = len(rule_states(rule).kinds)
     return tuple((number, None) for number in range(1, min(n_states, 2) + 1))
 
 

@@ -91,7 +91,7 @@ _IMPLEMENTATION_KEYS = ("foreach", "fused", "capturable", "differentiable")
 """torch's switches between implementations of a step, which older state dicts may lack."""
 
 _FORM_KEYS = ("state_bits", "min_quantized_numel", "block_size", "codec")
-"""Options that say how states are stored; they cannot change while there are any."""
+"""Options that say how states are stored; they change only with a state dict that is loaded."""
 _form_values = itemgetter(*_FORM_KEYS)
 _option_values = itemgetter(*(key for key in _OPTION_KEYS if key not in _FORM_KEYS))
 
@@ -130,6 +130,8 @@ class Optim8Optimizer(Optimizer):
         defaults = {**defaults, **_OPTION_DEFAULTS, **options, "format_version": FORMAT_VERSION}
         self._check_group(defaults)
         self.skipped_blocks = 0
+        self._given: list[frozenset[str]] = []
+        self._given_to_all = frozenset(options)
         self._forget()
         super().__init__(params, defaults)
 
@@ -173,9 +175,12 @@ class Optim8Optimizer(Optimizer):
         ValueError, TypeError, RuntimeError
             If torch would, or if an option or hyperparameter of the group is out of range.
         """
+        given = self._given_to_all
         if isinstance(param_group, dict):
+            given |= param_group.keys()
             self._check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
+        self._given.append(given.intersection(_FORM_KEYS))
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -308,10 +313,11 @@ class Optim8Optimizer(Optimizer):
         """Load a state dict: of this class, or of torch's or bitsandbytes' optimizer of its name.
 
         As with torch, the options and hyperparameters of the saved groups replace those of this
-        optimizer. What a state dict of torch or bitsandbytes lacks, our options among it, stays,
-        and its states are quantized as they say; bytes of bitsandbytes in the same blocks are taken
-        as they are. Tensors are copied, never cast (torch's own method
-        casts every state to the parameter's dtype), and hooks run as in torch.
+        optimizer; what a state dict of torch or bitsandbytes lacks, our options among it, stays.
+        Any of `state_bits`, `min_quantized_numel`, `block_size` and `codec` that this optimizer was
+        given, for all groups or for one, stays too. States that are kept in another way than the
+        options then say are converted; all others keep every bit (torch's own method casts them to
+        the parameter's dtype). Tensors are copied, and hooks run as in torch.
 
         Parameters
         ----------
@@ -371,13 +377,17 @@ class Optim8Optimizer(Optimizer):
             kept = {*optional & self.defaults.keys(), "param_names"} & group.keys()
             fitted = {key: group[key] for key in kept}
             fitted.update((k, deepcopy(v)) for k, v in saved.items() if k != "params")
+            self._check_fitted(number, fitted)
+            fitted.update((key, group[key]) for key in self._given[number])
             fitted["params"] = group["params"]
-            try:
-                self._check_group(fitted)
-            except (ValueError, TypeError, RuntimeError) as error:
-                raise ValueError(f"parameter group {number}: {error}") from error
             groups.append(fitted)
         return groups
+
+    def _check_fitted(self, number: int, group: Group) -> None:
+        try:
+            self._check_group(group)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ValueError(f"parameter group {number}: {error}") from error
 
     def _fit_states(
         self,
@@ -389,13 +399,16 @@ class Optim8Optimizer(Optimizer):
         """Return the states of a state dict by parameter; or raise."""
         fitted: dict[Tensor, states.State] = {}
         ids = [key for group in saved_groups for key in group["params"]]
+        made_by = [saved for saved in saved_groups for _ in saved["params"]]
         known = set(ids)
         if unknown := [key for key in saved if key not in known]:
             raise ValueError(
                 f"loaded state dict has states of parameter {unknown[0]!r}, which is in none of "
                 f"its groups (expected 0 to {len(ids) - 1})"
             )
-        for key, (index, param, group, name) in zip(ids, states.parameters(groups), strict=True):
+        for key, saved_group, (index, param, group, name) in zip(
+            ids, made_by, states.parameters(groups), strict=True
+        ):
             if saved.get(key):
                 label = f"parameter {index}" + (f" ({name})" if name else "")
                 state = saved[key]
@@ -403,7 +416,9 @@ class Optim8Optimizer(Optimizer):
                     state = bitsandbytes.read_state(self._rule(group), param, group, state, label)
                 elif isinstance(state, dict) and not self._torch_counts_steps:
                     state = _with_step(state)
-                fitted[param] = states.fit(self._rule(group), param, group, state, label)
+                fitted[param] = states.fit(
+                    self._rule(group), param, group, state, {**group, **saved_group}, label
+                )
         return fitted
 
     _torch_counts_steps = True
@@ -413,7 +428,8 @@ class Optim8Optimizer(Optimizer):
     """Hyperparameters that state dicts of older versions of torch lack."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "skipped_blocks": self.skipped_blocks}
+        own = ("skipped_blocks", "_given", "_given_to_all")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -110,3 +110,7 @@ class NAdam(Optim8Optimizer):
     @staticmethod
     def _rule(group: Group) -> str:
         return "nadam"
+
+    @staticmethod
+    def _initial(group: Group) -> dict[str, float]:
+        return {"mu_product": 1.0}

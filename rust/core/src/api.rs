@@ -5,11 +5,11 @@ use crate::block::{DequantizeBlock, QuantizeBlock, Scratch, SumOfSquares};
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
 use crate::format::Codec;
-use crate::kernel::{BoundRule, Job, Pass, StateTensors};
+use crate::kernel::{BoundRule, Job, Pass};
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::pool;
-use crate::rule::RuleEntry;
+use crate::rule::{Part, RuleEntry};
 use crate::simd::Level;
 use crate::step::Options;
 use crate::tensor::Tensor;
@@ -107,7 +107,7 @@ fn check(groups: &[StepGroup]) -> Result<Vec<Job<'_>>> {
             return Err(Error::Hyper { rule: group.rule.name, found, expected });
         }
         for tensors in &group.tensors {
-            let (layout, states) = check_tensors(group, tensors)?;
+            let (layout, quantized) = check_tensors(group, tensors)?;
             accesses.push(Access { tensor: &tensors.param, written: true });
             accesses.push(Access { tensor: &tensors.grad, written: false });
             let others = tensors.scalars.iter().chain(&tensors.states);
@@ -118,7 +118,8 @@ fn check(groups: &[StepGroup]) -> Result<Vec<Job<'_>>> {
                 layout,
                 param: &tensors.param,
                 grad: &tensors.grad,
-                states,
+                states: &tensors.states,
+                quantized,
                 index: tensors.index,
                 step: 0,
             });
@@ -161,11 +162,8 @@ fn measure(jobs: &[Job<'_>], rules: &mut [Box<dyn BoundRule>], n_threads: usize)
     }
 }
 
-/// Checks one parameter of a step; returns its blocks and how its states are kept.
-fn check_tensors<'a>(
-    group: &StepGroup,
-    tensors: &'a StepTensors,
-) -> Result<(Layout, StateTensors<'a>)> {
+/// Checks one parameter of a step; returns its blocks, and whether its states are quantized.
+fn check_tensors(group: &StepGroup, tensors: &StepTensors) -> Result<(Layout, bool)> {
     let StepTensors { param, grad, scalars, states, .. } = tensors;
     param.expect_float()?;
     param.expect_no_self_overlap()?;
@@ -187,26 +185,27 @@ fn check_tensors<'a>(
         });
     }
     let layout = Layout::new(param.shape(), group.options.block_size)?;
-    let n = group.rule.states.len();
-    if states.len() == n {
-        for state in states {
-            state.expect_dtype(param.dtype().state())?;
-            state.expect_shape(param.shape())?;
-            state.expect_slice()?;
-        }
-        return Ok((layout, StateTensors::Full(states)));
-    }
-    if states.len() != 2 * n {
+    let [full, quantized] = [false, true].map(|quantized| group.rule.tensors(quantized).count());
+    if states.len() != full && states.len() != quantized {
         return Err(Error::StateCount {
             tensor: param.name().to_string(),
             found: states.len(),
-            expected: format!("{n} (full) or {} (codes and scales) were expected", 2 * n),
+            expected: format!("{full} (full) or {quantized} (codes and scales) were expected"),
         });
     }
-    for pair in states.chunks_exact(2) {
-        check_quantized(&pair[0], &pair[1], param, &layout)?;
+    let quantized = states.len() != full;
+    for (state, (_, part)) in states.iter().zip(group.rule.tensors(quantized)) {
+        let (dtype, shape) = match part {
+            Part::Full => (param.dtype().state(), param.shape()),
+            Part::Copy => (param.dtype(), param.shape()),
+            Part::Codes => (Dtype::UInt8, param.shape()),
+            Part::Scales => (Dtype::Float32, &*layout.scales_shape()),
+        };
+        state.expect_dtype(dtype)?;
+        state.expect_shape(shape)?;
+        state.expect_slice()?;
     }
-    Ok((layout, StateTensors::Quantized(states)))
+    Ok((layout, quantized))
 }
 
 /// Checks codes and scales of a tensor.

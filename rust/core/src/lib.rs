@@ -38,7 +38,7 @@ pub use element::Dtype;
 pub use error::{Error, Result};
 pub use format::{Codebook, Codec};
 pub use layout::Layout;
-pub use rule::{RULES, RuleEntry};
+pub use rule::{Kind, Part, RULES, RuleEntry, State};
 pub use simd::Level;
 pub use step::Options;
 pub use tensor::{Name, Tensor};

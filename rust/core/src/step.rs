@@ -18,7 +18,7 @@ use crate::element::{Compute, Element, Lanes};
 use crate::format::{Codebook, Codec};
 use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};
-use crate::rule::Rule;
+use crate::rule::{Kind, Rule};
 use crate::simd::{GROUP, Kernel, Level, Simd};
 use core::ops::Range;
 
@@ -44,9 +44,11 @@ pub struct Options {
 }
 
 /// One state over some blocks.
-pub(crate) enum StateBlocks<'a, C> {
+pub(crate) enum StateBlocks<'a, E: Element> {
     /// Kept in the type that formulas are computed in.
-    Full(&'a mut [C]),
+    Full(&'a mut [E::Compute]),
+    /// Kept in the parameters' type.
+    Copy(&'a mut [E]),
     /// Codes and scales; the stream of thresholds if it is rounded stochastically.
     Quantized { codes: &'a mut [u8], scales: &'a mut [f32], stream: Option<Stream> },
 }
@@ -66,7 +68,8 @@ type Sums<C> = [[C; GROUP]; 2];
 /// A pass over consecutive blocks of one tensor: a step, or (`MEASURE`) the sums that the rule needs
 /// before it.
 ///
-/// All slices begin at the first of the blocks. `QUANTIZED` says which kind all states are of.
+/// All slices begin at the first of the blocks. `QUANTIZED` says of all states that may be quantized
+/// whether they are.
 pub(crate) struct StepBlocks<'a, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool>
 where
     E: Element,
@@ -78,7 +81,7 @@ where
     pub(crate) blocks: Range<usize>,
     pub(crate) param: &'a mut [E],
     pub(crate) grad: &'a [E],
-    pub(crate) states: [StateBlocks<'a, E::Compute>; N],
+    pub(crate) states: [StateBlocks<'a, E>; N],
 }
 
 impl<R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool> Kernel
@@ -110,10 +113,11 @@ where
             let codec = &self.options.codec;
             let mut sums: Sums<E::Compute> = [[E::Compute::default(); GROUP]; 2];
             let peaks = {
-                let mut pairs = self.states.iter_mut().zip(&mut fresh).zip(R::SIGNED);
-                let states: [BlockState<'_, S, E::Compute>; N] = core::array::from_fn(|_| {
-                    let ((state, fresh), signed) = pairs.next().expect("one for each state");
-                    state.block(simd, index, elements.clone(), codec.codebook(signed), fresh)
+                let mut pairs = self.states.iter_mut().zip(&mut fresh);
+                let states: [BlockState<'_, S, E>; N] = core::array::from_fn(|i| {
+                    let (state, fresh) = pairs.next().expect("one for each state");
+                    let codebook = codec.codebook(is_signed::<R, N>(i));
+                    state.block(simd, index, elements.clone(), codebook, fresh)
                 });
                 update_block::<S, R, E, N, QUANTIZED, MEASURE>(
                     simd, &rule, param, grad, states, &mut sums, &mut tail,
@@ -132,7 +136,7 @@ where
                         None => Rounding::Nearest,
                     };
                     let codes = &mut codes[elements.clone()];
-                    let signed = R::SIGNED[i];
+                    let signed = is_signed::<R, N>(i);
                     scales[index] =
                         fresh[i].encode(self.level, codec, signed, rounding, peaks[i], codes);
                 }
@@ -142,17 +146,24 @@ where
     }
 }
 
-/// One state of one block in the first pass. Of `codes` and `full`, the one that is not used is
-/// empty.
-struct BlockState<'a, S: Simd, C> {
+/// Whether a state of a rule may be negative.
+#[inline(always)]
+fn is_signed<R: Rule<N>, const N: usize>(state: usize) -> bool {
+    R::STATES[state].kind == Kind::Signed
+}
+
+/// One state of one block in the first pass. Of `codes`, `full` and `copy`, those that are not used
+/// are empty.
+struct BlockState<'a, S: Simd, E: Element> {
     codebook: &'a Codebook,
     scale: S::F32,
     codes: &'a [u8],
-    full: &'a mut [C],
+    full: &'a mut [E::Compute],
+    copy: &'a mut [E],
     fresh: &'a mut Scratch,
 }
 
-impl<C> StateBlocks<'_, C> {
+impl<E: Element> StateBlocks<'_, E> {
     /// The part of one block.
     #[inline(always)]
     fn block<'a, S: Simd>(
@@ -162,12 +173,19 @@ impl<C> StateBlocks<'_, C> {
         elements: Range<usize>,
         codebook: &'a Codebook,
         fresh: &'a mut Scratch,
-    ) -> BlockState<'a, S, C> {
-        let (codes, scale, full): (&[u8], f32, &mut [C]) = match self {
-            Self::Quantized { codes, scales, .. } => (&codes[elements], scales[index], &mut []),
-            Self::Full(full) => (&[], 0.0, &mut full[elements]),
-        };
-        BlockState { codebook, scale: simd.splat(scale), codes, full, fresh }
+    ) -> BlockState<'a, S, E> {
+        let none = simd.splat(0.0);
+        let mut block =
+            BlockState { codebook, scale: none, codes: &[], full: &mut [], copy: &mut [], fresh };
+        match self {
+            Self::Quantized { codes, scales, .. } => {
+                block.codes = &codes[elements];
+                block.scale = simd.splat(scales[index]);
+            }
+            Self::Full(full) => block.full = &mut full[elements],
+            Self::Copy(copy) => block.copy = &mut copy[elements],
+        }
+        block
     }
 }
 
@@ -182,7 +200,7 @@ fn update_block<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
     rule: &R,
     param: &mut [E],
     grad: &[E],
-    mut states: [BlockState<'_, S, E::Compute>; N],
+    mut states: [BlockState<'_, S, E>; N],
     sums: &mut Sums<E::Compute>,
     tail: &mut Tail<E, N>,
 ) -> [i32; N]
@@ -197,23 +215,30 @@ where
         let n = elements.len();
         let sums_before = (MEASURE && n < GROUP).then_some(*sums);
         if n < GROUP {
-            let codes = states.each_ref().map(|state| state.codes.get(elements.clone()));
-            let full = states.each_ref().map(|state| state.full.get(elements.clone()));
-            tail.fill(&param[elements.clone()], &grad[elements.clone()], codes, full);
+            tail.fill(&param[elements.clone()], &grad[elements.clone()], &states, &elements);
         }
         let group_param = whole_or(&mut param[elements.clone()], &mut tail.param);
         let group_grad = grad[elements.clone()].try_into().unwrap_or(&tail.grad);
         prefetch(simd, group_param);
         prefetch(simd, group_grad);
-        let mut tails = tail.codes.iter().zip(&mut tail.full);
-        let group_states = states.each_mut().map(|state| {
-            let (codes, full) = tails.next().expect("one for each state");
-            let values = if QUANTIZED {
-                let codes = state.codes[elements.clone()].try_into().unwrap_or(codes);
-                prefetch(simd, codes);
-                GroupValues::Quantized(codes)
-            } else {
-                GroupValues::Full(whole_or(&mut state.full[elements.clone()], full))
+        let mut pairs = states.iter_mut().zip(&mut tail.states);
+        let group_states = core::array::from_fn(|i| {
+            let (state, tail) = pairs.next().expect("one for each state");
+            let values = match (R::STATES[i].kind, QUANTIZED) {
+                (Kind::Copy, _) => {
+                    let copy = whole_or(&mut state.copy[elements.clone()], &mut tail.copy);
+                    prefetch(simd, copy);
+                    GroupValues::Copy(copy)
+                }
+                (_, false) => {
+                    let full = whole_or(&mut state.full[elements.clone()], &mut tail.full);
+                    GroupValues::Full(full)
+                }
+                (_, true) => {
+                    let codes = state.codes[elements.clone()].try_into().unwrap_or(&tail.codes);
+                    prefetch(simd, codes);
+                    GroupValues::Quantized(codes)
+                }
             };
             let fresh = state.fresh.group_mut(group);
             StateGroup { codebook: state.codebook, scale: state.scale, values, fresh }
@@ -229,9 +254,12 @@ where
         );
         if n < GROUP {
             param[elements.clone()].copy_from_slice(&tail.param[..n]);
-            if !QUANTIZED {
-                for (state, full) in states.iter_mut().zip(&tail.full) {
-                    state.full[elements.clone()].copy_from_slice(&full[..n]);
+            for (state, tail) in states.iter_mut().zip(&tail.states) {
+                if !state.full.is_empty() {
+                    state.full[elements.clone()].copy_from_slice(&tail.full[..n]);
+                }
+                if !state.copy.is_empty() {
+                    state.copy[elements.clone()].copy_from_slice(&tail.copy[..n]);
                 }
             }
             if let Some(before) = sums_before {
@@ -255,58 +283,69 @@ fn whole_or<'a, T>(group: &'a mut [T], tail: &'a mut [T; GROUP]) -> &'a mut [T; 
 struct Tail<E: Element, const N: usize> {
     param: [E; GROUP],
     grad: [E; GROUP],
-    codes: [[u8; GROUP]; N],
-    full: [[E::Compute; GROUP]; N],
+    states: [TailState<E>; N],
+}
+
+/// Room for one state of such a group.
+#[derive(Clone, Copy)]
+struct TailState<E: Element> {
+    codes: [u8; GROUP],
+    full: [E::Compute; GROUP],
+    copy: [E; GROUP],
 }
 
 impl<E: Element, const N: usize> Tail<E, N> {
     fn new() -> Self {
-        Self {
-            param: [E::default(); GROUP],
-            grad: [E::default(); GROUP],
-            codes: [[0; GROUP]; N],
-            full: [[E::Compute::default(); GROUP]; N],
-        }
+        let state = TailState {
+            codes: [0; GROUP],
+            full: [E::Compute::default(); GROUP],
+            copy: [E::default(); GROUP],
+        };
+        Self { param: [E::default(); GROUP], grad: [E::default(); GROUP], states: [state; N] }
     }
 
-    /// States come as codes or in full.
+    /// Takes the last elements of a block.
     #[cold]
-    fn fill(
+    fn fill<S: Simd>(
         &mut self,
         param: &[E],
         grad: &[E],
-        codes: [Option<&[u8]>; N],
-        full: [Option<&[E::Compute]>; N],
+        states: &[BlockState<'_, S, E>; N],
+        elements: &Range<usize>,
     ) {
-        fn repeat_last<T: Copy>(from: &[T], to: &mut [T; GROUP]) {
-            to[..from.len()].copy_from_slice(from);
-            to[from.len()..].fill(from[from.len() - 1]);
+        /// Nothing, of what is not used.
+        fn repeat_last<T: Copy>(from: Option<&[T]>, to: &mut [T; GROUP]) {
+            if let Some(from) = from {
+                to[..from.len()].copy_from_slice(from);
+                to[from.len()..].fill(from[from.len() - 1]);
+            }
         }
-        repeat_last(param, &mut self.param);
-        repeat_last(grad, &mut self.grad);
-        for (from, to) in codes.iter().zip(&mut self.codes) {
-            from.inspect(|from| repeat_last(from, to));
-        }
-        for (from, to) in full.iter().zip(&mut self.full) {
-            from.inspect(|from| repeat_last(from, to));
+        repeat_last(Some(param), &mut self.param);
+        repeat_last(Some(grad), &mut self.grad);
+        for (from, to) in states.iter().zip(&mut self.states) {
+            repeat_last(from.codes.get(elements.clone()), &mut to.codes);
+            repeat_last(from.full.get(elements.clone()), &mut to.full);
+            repeat_last(from.copy.get(elements.clone()), &mut to.copy);
         }
     }
 }
 
 /// One state of one group in the first pass.
-struct StateGroup<'a, S: Simd, C> {
+struct StateGroup<'a, S: Simd, E: Element> {
     codebook: &'a Codebook,
     scale: S::F32,
-    values: GroupValues<'a, C>,
+    values: GroupValues<'a, E>,
     fresh: &'a mut [f32; GROUP],
 }
 
 /// The values of a state before the update.
-enum GroupValues<'a, C> {
+enum GroupValues<'a, E: Element> {
     /// Codes, to be decoded.
     Quantized(&'a [u8; GROUP]),
     /// Full values, updated in place.
-    Full(&'a mut [C; GROUP]),
+    Full(&'a mut [E::Compute; GROUP]),
+    /// Values of the parameters' type, updated in place.
+    Copy(&'a mut [E; GROUP]),
 }
 
 /// The update of one group, or its terms.
@@ -316,7 +355,7 @@ fn update_group<S, R, E, const N: usize, const MEASURE: bool>(
     rule: &R,
     param: &mut [E; GROUP],
     grad: &[E; GROUP],
-    mut states: [StateGroup<'_, S, E::Compute>; N],
+    mut states: [StateGroup<'_, S, E>; N],
     peaks: &mut [S::I32; N],
     sums: &mut Sums<E::Compute>,
 ) where
@@ -335,6 +374,7 @@ fn update_group<S, R, E, const N: usize, const MEASURE: bool>(
                     E::Compute::from_f32(simd, value)
                 }
                 GroupValues::Full(full) => E::Compute::load(simd, full, at),
+                GroupValues::Copy(copy) => E::load(simd, copy, at),
             };
         }
         let grad = E::load(simd, grad, at);
@@ -355,6 +395,7 @@ fn update_group<S, R, E, const N: usize, const MEASURE: bool>(
                     simd.store(value, states[i].fresh, at);
                 }
                 GroupValues::Full(full) => E::Compute::store(simd, new[i], full, at),
+                GroupValues::Copy(copy) => E::store(simd, new[i], copy, at),
             }
         }
     }

@@ -8,13 +8,16 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-/// What each rule is made of: its states, which of them may be negative, its hyperparameters.
+/// What each rule is made of: its states and what they hold, its hyperparameters, its scalars.
 pub(crate) fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let rules = PyDict::new(py);
     for rule in RULES {
         let entry = PyDict::new(py);
-        entry.set_item("states", rule.states)?;
-        entry.set_item("signed", rule.signed)?;
+        let states = PyDict::new(py);
+        for state in rule.states {
+            states.set_item(state.name, state.kind.name())?;
+        }
+        entry.set_item("states", states)?;
         entry.set_item("hyper", rule.hyper)?;
         entry.set_item("scalars", rule.scalars)?;
         rules.set_item(rule.name, entry)?;
@@ -142,22 +145,19 @@ fn step_tensors(
             .chain(rule.scalars)
             .map(|name| describe(Name::Of(name, *index, "")))
             .collect::<PyResult<_>>()?;
-        let states = (0..n_states)
-            .map(|i| describe(state_name(rule, n_states, i, *index)))
-            .collect::<PyResult<_>>()?;
+        let states = state_names(rule, n_states, *index).map(describe).collect::<PyResult<_>>()?;
         all.push(StepTensors { index: *index, param, grad, scalars, states });
     }
     Ok(all)
 }
 
-/// What the state tensor `i` of a parameter is called. With another number of them than the rule
-/// has, which one is which is not known; the core will refuse them.
-fn state_name(rule: &RuleEntry, n_states: usize, i: usize, index: u64) -> Name {
-    let quantized = n_states == 2 * rule.states.len();
-    let (state, kind) = match (quantized, i % 2) {
-        (false, _) => (i, ""),
-        (true, 0) => (i / 2, "_codes"),
-        (true, _) => (i / 2, "_scales"),
-    };
-    Name::Of(rule.states.get(state).copied().unwrap_or("surplus state"), index, kind)
+/// What the state tensors of a parameter are called. With another number of them than the rule has,
+/// which one is which is not known; the core will refuse them.
+fn state_names(rule: &RuleEntry, n_states: usize, index: u64) -> impl Iterator<Item = Name> {
+    let quantized = n_states != rule.tensors(false).count();
+    let known = rule.tensors(quantized).map(|(state, part)| (state, part.suffix()));
+    known
+        .chain(core::iter::repeat(("surplus state", "")))
+        .take(n_states)
+        .map(move |(state, suffix)| Name::Of(state, index, suffix))
 }

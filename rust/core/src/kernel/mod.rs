@@ -11,7 +11,7 @@ mod tests;
 use crate::element::{Dtype, Element};
 use crate::layout::Layout;
 use crate::rounding::Stream;
-use crate::rule::Rule;
+use crate::rule::{Kind, Rule};
 use crate::simd::Level;
 use crate::step::{Options, Outcome, StateBlocks, StepBlocks};
 use crate::tensor::Tensor;
@@ -25,26 +25,14 @@ pub(crate) struct Job<'a> {
     pub(crate) layout: Layout,
     pub(crate) param: &'a Tensor,
     pub(crate) grad: &'a Tensor,
-    pub(crate) states: StateTensors<'a>,
+    /// Those of `RuleEntry::tensors`.
+    pub(crate) states: &'a [Tensor],
+    /// Whether states that may be are quantized.
+    pub(crate) quantized: bool,
     /// The parameter's index in its optimizer.
     pub(crate) index: u64,
     /// The number of this step, counted from 1.
     pub(crate) step: u64,
-}
-
-impl Job<'_> {
-    fn is_quantized(&self) -> bool {
-        matches!(self.states, StateTensors::Quantized(_))
-    }
-}
-
-/// The states of one parameter.
-#[derive(Clone, Copy)]
-pub(crate) enum StateTensors<'a> {
-    /// One tensor for each state.
-    Full(&'a [Tensor]),
-    /// Codes and scales of each state in turn.
-    Quantized(&'a [Tensor]),
 }
 
 /// What a pass over blocks does.
@@ -88,7 +76,7 @@ pub(crate) fn bind<R: Rule<N>, const N: usize>(
 ) -> Box<dyn BoundRule> {
     let mut rule = R::new(hyper, job.step as f64);
     rule.carry(scalars);
-    if job.is_quantized() {
+    if job.quantized {
         rule.coarse();
     }
     Box::new(Bound::<R, N>(rule))
@@ -131,17 +119,18 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
     ) -> Outcome {
         let elements = job.layout.elements(blocks.clone());
         let slow = self.0.slow();
-        let states: [StateBlocks<'_, E::Compute>; N] = core::array::from_fn(|i| {
+        let mut tensors = job.states.iter();
+        let states: [StateBlocks<'_, E>; N] = core::array::from_fn(|i| {
+            let mut next = || tensors.next().expect("as many as the checks found");
             // SAFETY: the checks ensured the dtypes, the lengths and that these are slices; the
             // caller promises that nothing else uses these blocks.
             unsafe {
-                match job.states {
-                    StateTensors::Full(full) => {
-                        StateBlocks::Full(full[i].slice_mut(elements.clone()))
-                    }
-                    StateTensors::Quantized(tensors) => StateBlocks::Quantized {
-                        codes: tensors[2 * i].slice_mut(elements.clone()),
-                        scales: tensors[2 * i + 1].slice_mut(blocks.clone()),
+                match (R::STATES[i].kind, job.quantized) {
+                    (Kind::Copy, _) => StateBlocks::Copy(next().slice_mut(elements.clone())),
+                    (_, false) => StateBlocks::Full(next().slice_mut(elements.clone())),
+                    (_, true) => StateBlocks::Quantized {
+                        codes: next().slice_mut(elements.clone()),
+                        scales: next().slice_mut(blocks.clone()),
                         stream: (job.options.stochastic && slow[i])
                             .then(|| Stream::new(job.options.seed, job.index, i, job.step)),
                     },
@@ -152,7 +141,7 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
         // these blocks.
         unsafe {
             job.param.update(elements.clone(), |param: &mut [E]| {
-                job.grad.read(elements.clone(), |grad: &[E]| match (pass, job.is_quantized()) {
+                job.grad.read(elements.clone(), |grad: &[E]| match (pass, job.quantized) {
                     // A rule that measures nothing is not compiled for it.
                     (Pass::Measure, _) if !R::MEASURES => Outcome::default(),
                     (Pass::Measure, false) => {
@@ -178,7 +167,7 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
         blocks: Range<usize>,
         param: &mut [E],
         grad: &[E],
-        states: [StateBlocks<'_, E::Compute>; N],
+        states: [StateBlocks<'_, E>; N],
     ) -> Outcome {
         let (level, options, layout) = (job.level, job.options, job.layout);
         level.run(StepBlocks::<R, E, N, QUANTIZED, MEASURE> {

@@ -1,10 +1,10 @@
 //! The step on every instruction set: rules, dtypes and storages, blocks that are whole or short.
 
-use super::{Job, Pass, StateTensors};
+use super::{Job, Pass};
 use crate::element::Dtype;
 use crate::format::Codec;
 use crate::layout::Layout;
-use crate::rule::{RULES, RuleEntry};
+use crate::rule::{Kind, Part, RULES, RuleEntry};
 use crate::simd::Level;
 use crate::simd::tests::levels_under_test;
 use crate::step::Options;
@@ -107,25 +107,26 @@ impl Run {
         let layout = Layout::new(&[self.len], options.block_size).expect("a block size");
         let mut param = Owned::new(self.dtype, &noise(self.len, 1));
         let mut states = vec![];
-        for &signed in self.rule.signed {
-            if self.codec.is_some() {
-                let zero = f64::from(options.codec.codebook(signed).zero());
-                states.push(Owned::new(Dtype::UInt8, &vec![zero; self.len]));
-                states.push(Owned::new(Dtype::Float32, &vec![0.0; layout.n_blocks()]));
-            } else {
-                states.push(Owned::new(self.dtype.state(), &vec![0.0; self.len]));
-            }
+        for (name, part) in self.rule.tensors(self.codec.is_some()) {
+            let state = self.rule.states.iter().find(|state| state.name == name);
+            let signed = state.is_some_and(|state| state.kind == Kind::Signed);
+            let (dtype, values) = match part {
+                Part::Full => (self.dtype.state(), vec![0.0; self.len]),
+                Part::Copy => (self.dtype, noise(self.len, 1)),
+                Part::Codes => {
+                    let zero = f64::from(options.codec.codebook(signed).zero());
+                    (Dtype::UInt8, vec![zero; self.len])
+                }
+                Part::Scales => (Dtype::Float32, vec![0.0; layout.n_blocks()]),
+            };
+            states.push(Owned::new(dtype, &values));
         }
         let mut scalars = vec![1.0; self.rule.scalars.len()];
         let mut skipped = 0;
         for (step, grad) in grads.iter().enumerate() {
             let mut grad = Owned::new(self.dtype, grad);
             let (param, grad) = (param.tensor(), grad.tensor());
-            let tensors: Vec<_> = states.iter_mut().map(Owned::tensor).collect();
-            let states = match self.codec {
-                Some(_) => StateTensors::Quantized(&tensors),
-                None => StateTensors::Full(&tensors),
-            };
+            let states: Vec<_> = states.iter_mut().map(Owned::tensor).collect();
             let step = step as u64 + 1;
             let job = Job {
                 level,
@@ -133,7 +134,8 @@ impl Run {
                 layout,
                 param: &param,
                 grad: &grad,
-                states,
+                states: &states,
+                quantized: self.codec.is_some(),
                 index: 3,
                 step,
             };

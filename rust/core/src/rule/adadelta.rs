@@ -1,6 +1,6 @@
 //! Adadelta (Zeiler 2012, algorithm 1), as `torch.optim.Adadelta` defines it.
 
-use super::{Descent, Rule, average_square};
+use super::{Descent, Rule, State, average_square};
 use crate::real::Real;
 
 /// Adadelta.
@@ -13,8 +13,7 @@ pub(super) struct Adadelta {
 }
 
 impl Rule<2> for Adadelta {
-    const STATES: [&'static str; 2] = ["square_avg", "acc_delta"];
-    const SIGNED: [bool; 2] = [false, false];
+    const STATES: [State; 2] = [State::unsigned("square_avg"), State::unsigned("acc_delta")];
     const HYPER: &'static [&'static str] = &["lr", "rho", "eps", "weight_decay", "maximize"];
 
     fn new(hyper: &[f64], _step: f64) -> Self {

@@ -1,6 +1,6 @@
 //! Adagrad (Duchi, Hazan, Singer 2011), as `torch.optim.Adagrad` defines it.
 
-use super::{Descent, Rule};
+use super::{Descent, Rule, State};
 use crate::real::Real;
 
 /// Adagrad.
@@ -13,8 +13,7 @@ pub(super) struct Adagrad {
 }
 
 impl Rule<1> for Adagrad {
-    const STATES: [&'static str; 1] = ["sum"];
-    const SIGNED: [bool; 1] = [false];
+    const STATES: [State; 1] = [State::unsigned("sum")];
     const HYPER: &'static [&'static str] = &["lr", "lr_decay", "weight_decay", "eps", "maximize"];
 
     fn new(hyper: &[f64], step: f64) -> Self {

@@ -1,7 +1,7 @@
 //! Adam (Kingma and Ba 2015, algorithm 1) and AdamW (Loshchilov and Hutter 2019, algorithm 2), as
 //! `torch.optim.Adam` and `torch.optim.AdamW` define them; AMSGrad (Reddi et al. 2018) too.
 
-use super::{Rule, SLOW_DECAY};
+use super::{Rule, SLOW_DECAY, State};
 use crate::real::Real;
 
 /// Adam; with weight decay in the gradient, or `DECOUPLED` from it as in AdamW.
@@ -47,8 +47,7 @@ impl<const DECOUPLED: bool> Adam<DECOUPLED> {
 }
 
 impl<const DECOUPLED: bool> Rule<2> for Adam<DECOUPLED> {
-    const STATES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
-    const SIGNED: [bool; 2] = [true, false];
+    const STATES: [State; 2] = [State::signed("exp_avg"), State::unsigned("exp_avg_sq")];
     const HYPER: &'static [&'static str] =
         &["lr", "beta1", "beta2", "eps", "weight_decay", "maximize"];
 
@@ -84,8 +83,11 @@ impl<const DECOUPLED: bool> Rule<2> for Adam<DECOUPLED> {
 pub(super) struct AdamAmsgrad<const DECOUPLED: bool>(Adam<DECOUPLED>);
 
 impl<const DECOUPLED: bool> Rule<3> for AdamAmsgrad<DECOUPLED> {
-    const STATES: [&'static str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
-    const SIGNED: [bool; 3] = [true, false, false];
+    const STATES: [State; 3] = [
+        State::signed("exp_avg"),
+        State::unsigned("exp_avg_sq"),
+        State::unsigned("max_exp_avg_sq"),
+    ];
     const HYPER: &'static [&'static str] = Adam::<DECOUPLED>::HYPER;
 
     fn new(hyper: &[f64], step: f64) -> Self {

@@ -1,6 +1,6 @@
 //! Adamax (Kingma and Ba 2015, algorithm 2), as `torch.optim.Adamax` defines it.
 
-use super::{Descent, Rule, SLOW_DECAY, average};
+use super::{Descent, Rule, SLOW_DECAY, State, average};
 use crate::real::Real;
 
 /// Adamax.
@@ -15,8 +15,7 @@ pub(super) struct Adamax {
 }
 
 impl Rule<2> for Adamax {
-    const STATES: [&'static str; 2] = ["exp_avg", "exp_inf"];
-    const SIGNED: [bool; 2] = [true, false];
+    const STATES: [State; 2] = [State::signed("exp_avg"), State::unsigned("exp_inf")];
     const HYPER: &'static [&'static str] =
         &["lr", "beta1", "beta2", "eps", "weight_decay", "maximize"];
 

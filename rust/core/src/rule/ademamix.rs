@@ -1,7 +1,7 @@
 //! AdEMAMix (Pagliardini, Ablin, Grangier 2024, arXiv 2409.03137, section 3): AdamW with a second
 //! first moment that remembers for much longer.
 
-use super::{Descent, Rule, SLOW_DECAY, average, average_square};
+use super::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 use crate::real::Real;
 
 /// AdEMAMix.
@@ -29,8 +29,11 @@ fn decay_at(f: f64, from: f64, to: f64) -> f64 {
 }
 
 impl Rule<3> for AdEmaMix {
-    const STATES: [&'static str; 3] = ["exp_avg_fast", "exp_avg_slow", "exp_avg_sq"];
-    const SIGNED: [bool; 3] = [true, true, false];
+    const STATES: [State; 3] = [
+        State::signed("exp_avg_fast"),
+        State::signed("exp_avg_slow"),
+        State::unsigned("exp_avg_sq"),
+    ];
     const HYPER: &'static [&'static str] = &[
         "lr",
         "beta1",

@@ -1,7 +1,7 @@
 //! LAMB (You et al. 2020, arXiv 1904.00962, algorithm 2): Adam whose step in each tensor is as long
 //! as the tensor is large.
 
-use super::{Descent, Rule, SLOW_DECAY, average_square};
+use super::{Descent, Rule, SLOW_DECAY, State, average_square};
 use crate::real::Real;
 
 /// LAMB.
@@ -46,8 +46,7 @@ impl Lamb {
 }
 
 impl Rule<2> for Lamb {
-    const STATES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
-    const SIGNED: [bool; 2] = [true, false];
+    const STATES: [State; 2] = [State::signed("exp_avg"), State::unsigned("exp_avg_sq")];
     const HYPER: &'static [&'static str] = &[
         "lr",
         "beta1",

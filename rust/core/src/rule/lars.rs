@@ -2,7 +2,7 @@
 //! follows from the norms of the tensor and of its gradient.
 
 use super::sgd::Momentum;
-use super::{Descent, Rule};
+use super::{Descent, Rule, State};
 use crate::real::Real;
 
 /// LARS without momentum.
@@ -38,8 +38,7 @@ impl Lars {
 }
 
 impl Rule<0> for Lars {
-    const STATES: [&'static str; 0] = [];
-    const SIGNED: [bool; 0] = [];
+    const STATES: [State; 0] = [];
     const HYPER: &'static [&'static str] =
         &["lr", "weight_decay", "trust_coeff", "eps", "trust_clip", "always_adapt", "maximize"];
     const MEASURES: bool = true;
@@ -88,8 +87,7 @@ pub(super) struct LarsMomentum {
 }
 
 impl Rule<1> for LarsMomentum {
-    const STATES: [&'static str; 1] = ["momentum_buffer"];
-    const SIGNED: [bool; 1] = [true];
+    const STATES: [State; 1] = [State::signed("momentum_buffer")];
     const HYPER: &'static [&'static str] = &[
         "lr",
         "weight_decay",

@@ -1,6 +1,6 @@
 //! Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).
 
-use super::{Descent, Rule, SLOW_DECAY, average};
+use super::{Descent, Rule, SLOW_DECAY, State, average};
 use crate::real::Real;
 
 /// Lion.
@@ -13,8 +13,7 @@ pub(super) struct Lion {
 }
 
 impl Rule<1> for Lion {
-    const STATES: [&'static str; 1] = ["exp_avg"];
-    const SIGNED: [bool; 1] = [true];
+    const STATES: [State; 1] = [State::signed("exp_avg")];
     const HYPER: &'static [&'static str] = &["lr", "beta1", "beta2", "weight_decay", "maximize"];
 
     fn new(hyper: &[f64], _step: f64) -> Self {

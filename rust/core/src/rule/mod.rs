@@ -16,6 +16,7 @@ mod muon;
 mod nadam;
 mod radam;
 mod rmsprop;
+mod schedule_free;
 mod sgd;
 mod stable_adamw;
 
@@ -23,12 +24,56 @@ use crate::error::{Error, Result};
 use crate::kernel::{Bind, bind};
 use crate::real::Real;
 
+/// A state of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Its name, as in torch.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+}
+
+/// What a state holds, and so how it may be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Numbers of either sign, which may be quantized.
+    Signed,
+    /// Numbers that cannot be negative, which may be quantized.
+    Unsigned,
+    /// A copy of the parameters, in their dtype, which is never quantized.
+    Copy,
+}
+
+impl State {
+    const fn signed(name: &'static str) -> Self {
+        Self { name, kind: Kind::Signed }
+    }
+
+    const fn unsigned(name: &'static str) -> Self {
+        Self { name, kind: Kind::Unsigned }
+    }
+
+    const fn copy(name: &'static str) -> Self {
+        Self { name, kind: Kind::Copy }
+    }
+}
+
+impl Kind {
+    /// What it is called in Python.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Signed => "signed",
+            Self::Unsigned => "unsigned",
+            Self::Copy => "copy",
+        }
+    }
+}
+
 /// One optimizer's formula at one step, with N states for each parameter.
 pub(crate) trait Rule<const N: usize>: Copy + Send + Sync + 'static {
-    /// The names of its states, as in torch.
-    const STATES: [&'static str; N];
-    /// Which states may be negative.
-    const SIGNED: [bool; N];
+    /// Its states.
+    const STATES: [State; N];
     /// The names of its hyperparameters, in the order in which [`Rule::new`] takes them.
     const HYPER: &'static [&'static str];
     /// The names of the numbers, besides `step`, that it carries from step to step for each tensor.
@@ -120,15 +165,38 @@ fn average_square<T: Real>(average: T, decay: f64, value: T) -> T {
     average.mul_add(average.like(decay), value * value.like(1.0 - decay) * value)
 }
 
+/// A tensor that belongs to a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The values.
+    Full,
+    /// The codes of the values.
+    Codes,
+    /// The scales of the blocks.
+    Scales,
+    /// Values of the parameters' dtype.
+    Copy,
+}
+
+impl Part {
+    /// What follows the state's name in the tensor's.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Full | Self::Copy => "",
+            Self::Codes => "_codes",
+            Self::Scales => "_scales",
+        }
+    }
+}
+
 /// A rule that can be called by its name.
 #[derive(Clone, Copy)]
 pub struct RuleEntry {
     /// The name.
     pub name: &'static str,
-    /// The names of its states.
-    pub states: &'static [&'static str],
-    /// Which states may be negative.
-    pub signed: &'static [bool],
+    /// Its states.
+    pub states: &'static [State],
     /// The names of its hyperparameters, in order.
     pub hyper: &'static [&'static str],
     /// The names of the numbers, besides `step`, that it carries from step to step for each tensor.
@@ -139,14 +207,19 @@ pub struct RuleEntry {
 
 impl RuleEntry {
     const fn new<R: Rule<N>, const N: usize>(name: &'static str) -> Self {
-        Self {
-            name,
-            states: &R::STATES,
-            signed: &R::SIGNED,
-            hyper: R::HYPER,
-            scalars: R::SCALARS,
-            bind: bind::<R, N>,
-        }
+        Self { name, states: &R::STATES, hyper: R::HYPER, scalars: R::SCALARS, bind: bind::<R, N> }
+    }
+
+    /// The tensors of its states in order, each with the state's name: in full, or quantized.
+    pub fn tensors(&self, quantized: bool) -> impl Iterator<Item = (&'static str, Part)> {
+        self.states.iter().flat_map(move |state| {
+            let (first, second) = match (state.kind, quantized) {
+                (Kind::Copy, _) => (Part::Copy, None),
+                (_, false) => (Part::Full, None),
+                (_, true) => (Part::Codes, Some(Part::Scales)),
+            };
+            core::iter::once(first).chain(second).map(|part| (state.name, part))
+        })
     }
 
     /// A rule by its name.
@@ -183,6 +256,7 @@ pub static RULES: &[RuleEntry] = &[
     RuleEntry::new::<rmsprop::RmsPropMomentum, 2>("rmsprop_momentum"),
     RuleEntry::new::<rmsprop::RmsPropCentered, 2>("rmsprop_centered"),
     RuleEntry::new::<rmsprop::RmsPropCenteredMomentum, 3>("rmsprop_centered_momentum"),
+    RuleEntry::new::<schedule_free::ScheduleFree, 2>("schedule_free_adamw"),
     RuleEntry::new::<sgd::Sgd, 0>("sgd"),
     RuleEntry::new::<sgd::SgdMomentum, 1>("sgd_momentum"),
     RuleEntry::new::<stable_adamw::StableAdamW, 2>("stable_adamw"),

@@ -1,7 +1,7 @@
 //! The momentum of Muon (Jordan 2024), as `torch.optim.Muon` defines it: what its optimizer then makes
 //! orthogonal and steps by, in Python, is written in place of the "parameter".
 
-use super::{Rule, SLOW_DECAY, lerp};
+use super::{Rule, SLOW_DECAY, State, lerp};
 use crate::real::Real;
 
 /// The momentum of Muon.
@@ -12,8 +12,7 @@ pub(super) struct Muon {
 }
 
 impl Rule<1> for Muon {
-    const STATES: [&'static str; 1] = ["momentum_buffer"];
-    const SIGNED: [bool; 1] = [true];
+    const STATES: [State; 1] = [State::signed("momentum_buffer")];
     const HYPER: &'static [&'static str] = &["momentum", "nesterov"];
 
     fn new(hyper: &[f64], _step: f64) -> Self {

@@ -1,7 +1,7 @@
 //! NAdam (Dozat 2016, "Incorporating Nesterov Momentum into Adam"), as `torch.optim.NAdam` defines
 //! it.
 
-use super::{Descent, Rule, SLOW_DECAY, average, average_square};
+use super::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 use crate::real::Real;
 
 /// NAdam.
@@ -21,8 +21,7 @@ pub(super) struct NAdam {
 }
 
 impl Rule<2> for NAdam {
-    const STATES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
-    const SIGNED: [bool; 2] = [true, false];
+    const STATES: [State; 2] = [State::signed("exp_avg"), State::unsigned("exp_avg_sq")];
     const HYPER: &'static [&'static str] = &[
         "lr",
         "beta1",

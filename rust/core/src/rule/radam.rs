@@ -1,6 +1,6 @@
 //! RAdam (Liu et al. 2020, arXiv 1908.03265, algorithm 2), as `torch.optim.RAdam` defines it.
 
-use super::{Descent, Rule, SLOW_DECAY, average, average_square};
+use super::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 use crate::real::Real;
 
 /// RAdam.
@@ -18,8 +18,7 @@ pub(super) struct RAdam {
 }
 
 impl Rule<2> for RAdam {
-    const STATES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
-    const SIGNED: [bool; 2] = [true, false];
+    const STATES: [State; 2] = [State::signed("exp_avg"), State::unsigned("exp_avg_sq")];
     const HYPER: &'static [&'static str] =
         &["lr", "beta1", "beta2", "eps", "weight_decay", "decoupled_weight_decay", "maximize"];
 

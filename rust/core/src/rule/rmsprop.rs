@@ -1,7 +1,7 @@
 //! RMSprop (Tieleman and Hinton 2012, lecture 6.5), plain, centered (Graves 2013, arXiv 1308.0850,
 //! equations 38 to 45) and with momentum, as `torch.optim.RMSprop` defines them.
 
-use super::{Descent, Rule, SLOW_DECAY, average, average_square};
+use super::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 use crate::real::Real;
 
 /// Variances below this share of the square are not trusted where averages are quantized: they are
@@ -45,8 +45,7 @@ impl RmsProp {
 }
 
 impl Rule<1> for RmsProp {
-    const STATES: [&'static str; 1] = ["square_avg"];
-    const SIGNED: [bool; 1] = [false];
+    const STATES: [State; 1] = [State::unsigned("square_avg")];
     const HYPER: &'static [&'static str] =
         &["lr", "alpha", "eps", "weight_decay", "momentum", "maximize"];
 
@@ -79,8 +78,7 @@ impl Rule<1> for RmsProp {
 pub(super) struct RmsPropMomentum(RmsProp);
 
 impl Rule<2> for RmsPropMomentum {
-    const STATES: [&'static str; 2] = ["square_avg", "momentum_buffer"];
-    const SIGNED: [bool; 2] = [false, true];
+    const STATES: [State; 2] = [State::unsigned("square_avg"), State::signed("momentum_buffer")];
     const HYPER: &'static [&'static str] = RmsProp::HYPER;
 
     fn new(hyper: &[f64], step: f64) -> Self {
@@ -109,8 +107,7 @@ impl Rule<2> for RmsPropMomentum {
 pub(super) struct RmsPropCentered(RmsProp);
 
 impl Rule<2> for RmsPropCentered {
-    const STATES: [&'static str; 2] = ["square_avg", "grad_avg"];
-    const SIGNED: [bool; 2] = [false, true];
+    const STATES: [State; 2] = [State::unsigned("square_avg"), State::signed("grad_avg")];
     const HYPER: &'static [&'static str] = RmsProp::HYPER;
 
     fn new(hyper: &[f64], step: f64) -> Self {
@@ -140,8 +137,11 @@ impl Rule<2> for RmsPropCentered {
 pub(super) struct RmsPropCenteredMomentum(RmsProp);
 
 impl Rule<3> for RmsPropCenteredMomentum {
-    const STATES: [&'static str; 3] = ["square_avg", "momentum_buffer", "grad_avg"];
-    const SIGNED: [bool; 3] = [false, true, true];
+    const STATES: [State; 3] = [
+        State::unsigned("square_avg"),
+        State::signed("momentum_buffer"),
+        State::signed("grad_avg"),
+    ];
     const HYPER: &'static [&'static str] = RmsProp::HYPER;
 
     fn new(hyper: &[f64], step: f64) -> Self {

@@ -1,7 +1,7 @@
 //! Stochastic gradient descent, as `torch.optim.SGD` defines it, and SGDW (Loshchilov and Hutter
 //! 2019, arXiv 1711.05101, algorithm 1) with the weight decay of AdamW.
 
-use super::{Descent, Rule, SLOW_DECAY};
+use super::{Descent, Rule, SLOW_DECAY, State};
 use crate::real::Real;
 
 /// SGD without momentum.
@@ -12,8 +12,7 @@ pub(super) struct Sgd {
 }
 
 impl Rule<0> for Sgd {
-    const STATES: [&'static str; 0] = [];
-    const SIGNED: [bool; 0] = [];
+    const STATES: [State; 0] = [];
     const HYPER: &'static [&'static str] =
         &["lr", "weight_decay", "decoupled_weight_decay", "maximize"];
 
@@ -43,8 +42,7 @@ pub(super) struct SgdMomentum {
 }
 
 impl Rule<1> for SgdMomentum {
-    const STATES: [&'static str; 1] = ["momentum_buffer"];
-    const SIGNED: [bool; 1] = [true];
+    const STATES: [State; 1] = [State::signed("momentum_buffer")];
     const HYPER: &'static [&'static str] = &[
         "lr",
         "weight_decay",

@@ -1,7 +1,7 @@
 //! StableAdamW (Wortsman et al. 2023, arXiv 2304.13013, algorithm 2): AdamW whose steps in a tensor
 //! are shortened while its second moments lag behind its gradients.
 
-use super::{Descent, Rule, SLOW_DECAY, average, average_square};
+use super::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 use crate::real::Real;
 
 /// StableAdamW.
@@ -33,8 +33,7 @@ fn debiased(beta: f64, step: f64) -> f64 {
 }
 
 impl Rule<2> for StableAdamW {
-    const STATES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
-    const SIGNED: [bool; 2] = [true, false];
+    const STATES: [State; 2] = [State::signed("exp_avg"), State::unsigned("exp_avg_sq")];
     const HYPER: &'static [&'static str] =
         &["lr", "beta1", "beta2", "eps", "weight_decay", "maximize"];
     const MEASURES: bool = true;
