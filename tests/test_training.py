@@ -14,23 +14,12 @@ from torch import nn
 from torch.optim import lr_scheduler, swa_utils
 
 import optim8
+from small import X, loss_of, model
 
-X = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
 KINDS = {
     "full": (optim8.AdamW, {"state_bits": 32}),
     "8-bit": (optim8.AdamW, {"min_quantized_numel": 0}),
 }
-
-
-def model():
-    """Return a model that is the same every time."""
-    torch.manual_seed(1)
-    return nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 64))
-
-
-def loss_of(net):
-    """Return how far a model is from the identity."""
-    return (net(X) - X).square().mean()
 
 
 def train(make, after_step, n_steps=12):
@@ -138,7 +127,7 @@ def test_accumulated_and_clipped_gradients():
         for _ in range(5):
             optimizer.zero_grad()
             for rows in X.split(8):
-                ((net(rows) - rows).square().mean() / 4).backward()
+                (loss_of(net, rows) / 4).backward()
             nn.utils.clip_grad_norm_(net.parameters(), 0.1)
             optimizer.step()
         return loss_of(net).item()
@@ -202,7 +191,7 @@ def _rank(rank, port, queue):
     for _ in range(4):
         optimizer.zero_grad()
         rows = X[rank::2]
-        (net(rows) - rows).square().mean().backward()
+        loss_of(net, rows).backward()
         optimizer.step()
     queue.put((rank, [p.detach().numpy() for p in net.parameters()]))
     torch.distributed.barrier()  # the one that is left would abort
