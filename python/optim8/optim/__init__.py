@@ -4,8 +4,9 @@ To add one whose rule is in Rust (`optim8._native.RULES`), write a class on `Opt
 torch's signature, `_check` and `_rule`, and name it here.
 """
 
-from optim8.optim._base import Optim8Optimizer, Options, dequantize_state
+from optim8.optim._base import Optim8Optimizer, dequantize_state
 from optim8.optim._convert import convert
+from optim8.optim._options import Options
 from optim8.optim.adadelta import Adadelta
 from optim8.optim.adagrad import Adagrad
 from optim8.optim.adam import Adam, AdamW

@@ -15,94 +15,31 @@ change from step to step is kept until it does.
 """
 
 from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
-from copy import deepcopy
-from operator import itemgetter
-from typing import Any, TypeAlias, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
-from typing_extensions import TypedDict
 
 from optim8 import _native
 from optim8 import state as states
-from optim8.interop import bitsandbytes
-from optim8.quant import check_block_size, codec_named
-
-FORMAT_VERSION = 1
-"""Of the states in checkpoints, as `optim8.state` describes them."""
-
-Group: TypeAlias = dict[str, Any]
-
-
-class Options(TypedDict, total=False):
-    """The keyword arguments that every optimizer takes beyond torch's; all may stand in a group.
-
-    Attributes
-    ----------
-    state_bits
-        8 (default), or 32 to keep states in full (float32; float64 for float64 parameters).
-    block_size
-        Elements that share one scale: a power of two from 32 to 4096. Default 256.
-    codec
-        "dynamic" (default), "root", "linear" or a name given to `optim8.register_codebook`.
-    state_rounding
-        "stochastic" (default): slow averages (second moments, and first moments with a beta of 0.99
-        or more) round to either neighbour with probabilities that keep their expected value, and
-        reproducibly. "nearest": all states round to nearest.
-    min_quantized_numel
-        Tensors with fewer elements keep full states. Default 4096.
-    nonfinite
-        "propagate" (default): a NaN or infinity in a gradient spoils its own block, as it would
-        the element in torch. "skip": such blocks are left as they were, and counted.
-    seed
-        Of the stochastic rounding, from 0 to 2**64 - 1. Default 0.
-    """
-
-    state_bits: int
-    block_size: int
-    codec: str
-    state_rounding: str
-    min_quantized_numel: int
-    nonfinite: str
-    seed: int
-
-
-_OPTION_DEFAULTS: Options = {
-    "state_bits": 8,
-    "block_size": 256,
-    "codec": "dynamic",
-    "state_rounding": "stochastic",
-    "min_quantized_numel": 4096,
-    "nonfinite": "propagate",
-    "seed": 0,
-}
-_OPTION_KEYS = (*_OPTION_DEFAULTS, "format_version")
-_CHOICES: dict[str, tuple[object, ...]] = {
-    "state_bits": (8, 32),
-    "state_rounding": ("stochastic", "nearest"),
-    "nonfinite": ("propagate", "skip"),
-    "format_version": (FORMAT_VERSION,),
-}
-_IMPLEMENTATION_KEYS = ("foreach", "fused", "capturable", "differentiable")
-"""torch's switches between implementations of a step, which older state dicts may lack."""
-
-_FORM_KEYS = ("state_bits", "min_quantized_numel", "block_size", "codec")
-"""Options that say how states are stored; they change only with a state dict that is loaded."""
-_form_values = itemgetter(*_FORM_KEYS)
-_option_values = itemgetter(*(key for key in _OPTION_KEYS if key not in _FORM_KEYS))
-
-_INSTEAD = {
-    "optim_bits": "write state_bits=8 or state_bits=32",
-    "min_8bit_size": "write min_quantized_numel",
-    "percentile_clipping": "clip gradients with torch.nn.utils.clip_grad_norm_ before the step",
-    "block_wise": "states are always quantized in blocks, of block_size elements",
-    "is_paged": "states are on the CPU already, where the system pages them",
-}
-"""What to write in place of names that people bring from bitsandbytes."""
+from optim8.optim._load import fitted
+from optim8.optim._options import (
+    DEFAULTS,
+    FORM_KEYS,
+    FORMAT_VERSION,
+    IMPLEMENTATION_KEYS,
+    Group,
+    Options,
+    check_implementation,
+    check_names,
+    check_options,
+    form_values,
+    other_values,
+)
+from optim8.quant import codec_named
 
 _BETAS = {"beta1": 0, "beta2": 1, "beta3": 2}
 """Where hyperparameters of these names are in a group's `betas`."""
@@ -120,14 +57,8 @@ class Optim8Optimizer(Optimizer):
     skipped_blocks: int
 
     def __init__(self, params: ParamsT, defaults: Group, options: Options) -> None:
-        if unknown := options.keys() - _OPTION_DEFAULTS.keys():
-            name = min(unknown)
-            instead = f": {_INSTEAD[name]}" if name in _INSTEAD else ""
-            raise TypeError(
-                f"{type(self).__name__}.__init__() got an unexpected keyword argument "
-                f"{name!r}{instead}"
-            )
-        defaults = {**defaults, **_OPTION_DEFAULTS, **options, "format_version": FORMAT_VERSION}
+        check_names(type(self).__name__, options)
+        defaults = {**defaults, **DEFAULTS, **options, "format_version": FORMAT_VERSION}
         self._check_group(defaults)
         self.skipped_blocks = 0
         self._given: list[frozenset[str]] = []
@@ -164,8 +95,8 @@ class Optim8Optimizer(Optimizer):
 
     def _check_group(self, group: Group) -> None:
         self._check(group)
-        _check_implementation(type(self).__name__, group)
-        _check_options(group)
+        check_implementation(type(self).__name__, group)
+        check_options(group)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group of parameters; see `torch.optim.Optimizer.add_param_group`.
@@ -180,7 +111,7 @@ class Optim8Optimizer(Optimizer):
             given |= param_group.keys()
             self._check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
-        self._given.append(given.intersection(_FORM_KEYS))
+        self._given.append(given.intersection(FORM_KEYS))
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -269,16 +200,16 @@ class Optim8Optimizer(Optimizer):
     def _options_of(self, number: int, group: Group) -> dict[str, Any]:
         """Return the options of group `number` as Rust takes them; checked again if changed."""
         values = (
-            *_form_values(group),
-            *_option_values(group),
-            *map(group.get, _IMPLEMENTATION_KEYS),
+            *form_values(group),
+            *other_values(group),
+            *map(group.get, IMPLEMENTATION_KEYS),
         )
         known = self._native_options.get(number)
         if known is not None and known[0] == values:
             return known[1]
         self._check_group(group)
         if known is not None and any(param in self.state for param in group["params"]):
-            for key, made, found in zip(_FORM_KEYS, known[0], values, strict=False):
+            for key, made, found in zip(FORM_KEYS, known[0], values, strict=False):
                 if made != found:
                     raise ValueError(
                         f"{key} of parameter group {number} was {made!r} when its states were "
@@ -333,93 +264,9 @@ class Optim8Optimizer(Optimizer):
         state_dict = dict(state_dict)
         for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = pre_hook(self, state_dict) or state_dict
-        for key, kind in (("param_groups", list), ("state", Mapping)):
-            if key not in state_dict:
-                raise ValueError(f"loaded state dict has no {key!r}, found {list(state_dict)}")
-            if not isinstance(state_dict[key], kind):
-                found = type(state_dict[key]).__name__
-                raise TypeError(f"loaded state dict: {key} is {found}, expected {kind.__name__}")
-        saved, saved_groups = state_dict["state"], state_dict["param_groups"]
-        is_peers = bitsandbytes.is_theirs(saved)
-        if is_peers:
-            saved_groups = [bitsandbytes.read_group(self, group) for group in saved_groups]
-        groups = self._fit_groups(saved_groups, self.defaults.keys() if is_peers else set())
-        state = self._fit_states(saved, saved_groups, groups, is_peers)
-        self.__setstate__({"state": state, "param_groups": groups})
+        self.__setstate__(fitted(self, state_dict))
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
-
-    def _fit_groups(self, saved_groups: list[Group], may_lack: AbstractSet[str]) -> list[Group]:
-        """Return the groups of a state dict with this optimizer's parameters; or raise."""
-        if len(saved_groups) != len(self.param_groups):
-            raise ValueError(
-                "loaded state dict has a different number of parameter groups: "
-                f"found {len(saved_groups)}, expected {len(self.param_groups)}"
-            )
-        groups = []
-        for number, (group, saved) in enumerate(zip(self.param_groups, saved_groups, strict=True)):
-            if not isinstance(saved, dict) or not isinstance(saved.get("params"), list):
-                raise TypeError(f"parameter group {number} is no dict with a list of 'params'")
-            if len(saved["params"]) != len(group["params"]):
-                raise ValueError(
-                    "loaded state dict contains a parameter group that doesn't match the size of "
-                    f"optimizer's group {number}: found {len(saved['params'])} parameters, "
-                    f"expected {len(group['params'])}"
-                )
-            optional = {*_IMPLEMENTATION_KEYS, *self._optional_keys, *may_lack}
-            if "format_version" not in saved:
-                optional.update(_OPTION_KEYS)
-            if missing := self.defaults.keys() - saved.keys() - optional:
-                raise ValueError(
-                    f"parameter group {number} has no {', '.join(sorted(missing))}: it is of "
-                    f"another optimizer than {type(self).__name__}"
-                )
-            kept = {*optional & self.defaults.keys(), "param_names"} & group.keys()
-            fitted = {key: group[key] for key in kept}
-            fitted.update((k, deepcopy(v)) for k, v in saved.items() if k != "params")
-            self._check_fitted(number, fitted)
-            fitted.update((key, group[key]) for key in self._given[number])
-            fitted["params"] = group["params"]
-            groups.append(fitted)
-        return groups
-
-    def _check_fitted(self, number: int, group: Group) -> None:
-        try:
-            self._check_group(group)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise ValueError(f"parameter group {number}: {error}") from error
-
-    def _fit_states(
-        self,
-        saved: Mapping[Any, Any],
-        saved_groups: list[Group],
-        groups: list[Group],
-        is_peers: bool,
-    ) -> dict[Tensor, states.State]:
-        """Return the states of a state dict by parameter; or raise."""
-        fitted: dict[Tensor, states.State] = {}
-        ids = [key for group in saved_groups for key in group["params"]]
-        made_by = [saved for saved in saved_groups for _ in saved["params"]]
-        known = set(ids)
-        if unknown := [key for key in saved if key not in known]:
-            raise ValueError(
-                f"loaded state dict has states of parameter {unknown[0]!r}, which is in none of "
-                f"its groups (expected 0 to {len(ids) - 1})"
-            )
-        for key, saved_group, (index, param, group, name) in zip(
-            ids, made_by, states.parameters(groups), strict=True
-        ):
-            if saved.get(key):
-                label = f"parameter {index}" + (f" ({name})" if name else "")
-                state = saved[key]
-                if is_peers:
-                    state = bitsandbytes.read_state(self._rule(group), param, group, state, label)
-                elif isinstance(state, dict) and not self._torch_counts_steps:
-                    state = _with_step(state)
-                fitted[param] = states.fit(
-                    self._rule(group), param, group, state, {**group, **saved_group}, label
-                )
-        return fitted
 
     _torch_counts_steps = True
     """Whether the states of torch's class of this name have a `step`."""
@@ -475,46 +322,8 @@ def dequantize_state(optimizer: Optim8Optimizer, param: Tensor) -> states.State:
     raise ValueError(f"the parameter of shape {tuple(param.shape)} is not in the optimizer")
 
 
-def _with_step(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of one of torch's optimizers that count no steps, as if of the first."""
-    buffers = {name: value for name, value in state.items() if value is not None}
-    return {"step": 1.0, **buffers} if buffers else {}
-
-
 def _number(group: Group, name: str) -> float:
     if name in _BETAS:
         return float(group["betas"][_BETAS[name]])
     value = group.get(name)
     return 0.0 if value is None else float(value)
-
-
-def _check_implementation(optimizer: str, group: Group) -> None:
-    """Every value of `foreach` and `fused` is served by the one native pass."""
-    foreach, fused, capturable, differentiable = map(group.get, _IMPLEMENTATION_KEYS)
-    if fused and differentiable:
-        raise RuntimeError("`fused` does not support `differentiable`")
-    if fused and foreach:
-        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-    if capturable:
-        raise RuntimeError(
-            f"{optimizer} does not support capturable=True: it runs on the CPU, where there are no "
-            "graphs to capture"
-        )
-    if differentiable:
-        raise RuntimeError(
-            f"{optimizer} does not support differentiable=True: autograd does not record its step"
-        )
-
-
-def _check_options(group: Group) -> None:
-    for key, choices in _CHOICES.items():
-        if group[key] not in choices:
-            expected = " or ".join(map(repr, choices))
-            raise ValueError(f"Invalid {key}: {group[key]!r} (expected {expected})")
-    for key, limit in (("min_quantized_numel", 2**63), ("seed", 2**64)):
-        if not isinstance(group[key], int):
-            raise TypeError(f"{key} must be an int, found {group[key]!r}")
-        if not 0 <= group[key] < limit:
-            raise ValueError(f"Invalid {key}: {group[key]} (expected 0 to {limit - 1})")
-    check_block_size(group["block_size"])
-    codec_named(group["codec"])

@@ -8,7 +8,8 @@ from torch.optim import Optimizer
 from typing_extensions import Unpack
 
 import optim8.optim
-from optim8.optim._base import Optim8Optimizer, Options
+from optim8.optim._base import Optim8Optimizer
+from optim8.optim._options import Options
 
 
 def convert(optimizer: Optimizer, **options: Unpack[Options]) -> Optim8Optimizer:

@@ -4,8 +4,9 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from optim8.optim._base import Group, Optim8Optimizer, Options
+from optim8.optim._base import Optim8Optimizer
 from optim8.optim._check import check_lr, check_not_negative
+from optim8.optim._options import Group, Options
 
 
 class Adagrad(Optim8Optimizer):

@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from optim8.optim._base import Group, Optim8Optimizer, Options
+from optim8.optim._base import Optim8Optimizer
+from optim8.optim._options import Group, Options
 
 
 class Adam(Optim8Optimizer):

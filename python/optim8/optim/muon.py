@@ -9,7 +9,8 @@ from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
 from optim8 import _native
-from optim8.optim._base import Group, Optim8Optimizer, Options
+from optim8.optim._base import Optim8Optimizer
+from optim8.optim._options import Group, Options
 
 _ADJUSTMENTS = {
     "original": lambda rows, columns: sqrt(max(1.0, rows / columns)),

@@ -1,0 +1,131 @@
+"""From a state dict to the groups and states of an optimizer: what `load_state_dict` does.
+
+Three kinds of state dicts come here: our own, and those of the optimizers of the same name of torch
+and of bitsandbytes. All of a state dict is fitted before anything of the optimizer changes, so that
+one that does not fit changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from optim8 import state as states
+from optim8.interop import bitsandbytes
+from optim8.optim._options import IMPLEMENTATION_KEYS, OPTION_KEYS, Group
+
+if TYPE_CHECKING:
+    from optim8.optim._base import Optim8Optimizer
+
+
+def fitted(optimizer: Optim8Optimizer, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `state` and `param_groups` that an optimizer has after loading a state dict.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If anything does not fit; names the parameter, says what was found and expected.
+    """
+    for key, kind in (("param_groups", list), ("state", Mapping)):
+        if key not in state_dict:
+            raise ValueError(f"loaded state dict has no {key!r}, found {list(state_dict)}")
+        if not isinstance(state_dict[key], kind):
+            found = type(state_dict[key]).__name__
+            raise TypeError(f"loaded state dict: {key} is {found}, expected {kind.__name__}")
+    saved, saved_groups = state_dict["state"], state_dict["param_groups"]
+    is_peers = bitsandbytes.is_theirs(saved)
+    if is_peers:
+        saved_groups = [bitsandbytes.read_group(optimizer, group) for group in saved_groups]
+    groups = _groups(optimizer, saved_groups, optimizer.defaults.keys() if is_peers else set())
+    return {
+        "state": _states(optimizer, saved, saved_groups, groups, is_peers),
+        "param_groups": groups,
+    }
+
+
+def _groups(
+    optimizer: Optim8Optimizer, saved_groups: list[Group], may_lack: AbstractSet[str]
+) -> list[Group]:
+    """Return the groups of a state dict with the optimizer's parameters."""
+    own = optimizer.param_groups
+    if len(saved_groups) != len(own):
+        raise ValueError(
+            "loaded state dict has a different number of parameter groups: "
+            f"found {len(saved_groups)}, expected {len(own)}"
+        )
+    return [
+        _group(optimizer, number, group, saved, may_lack)
+        for number, (group, saved) in enumerate(zip(own, saved_groups, strict=True))
+    ]
+
+
+def _group(
+    optimizer: Optim8Optimizer, number: int, group: Group, saved: Group, may_lack: AbstractSet[str]
+) -> Group:
+    if not isinstance(saved, dict) or not isinstance(saved.get("params"), list):
+        raise TypeError(f"parameter group {number} is no dict with a list of 'params'")
+    if len(saved["params"]) != len(group["params"]):
+        raise ValueError(
+            "loaded state dict contains a parameter group that doesn't match the size of "
+            f"optimizer's group {number}: found {len(saved['params'])} parameters, "
+            f"expected {len(group['params'])}"
+        )
+    optional = {*IMPLEMENTATION_KEYS, *optimizer._optional_keys, *may_lack}
+    if "format_version" not in saved:
+        optional.update(OPTION_KEYS)
+    if missing := optimizer.defaults.keys() - saved.keys() - optional:
+        raise ValueError(
+            f"parameter group {number} has no {', '.join(sorted(missing))}: it is of "
+            f"another optimizer than {type(optimizer).__name__}"
+        )
+    kept = {*optional & optimizer.defaults.keys(), "param_names"} & group.keys()
+    result = {key: group[key] for key in kept}
+    result.update((k, deepcopy(v)) for k, v in saved.items() if k != "params")
+    try:
+        optimizer._check_group(result)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"parameter group {number}: {error}") from error
+    result.update((key, group[key]) for key in optimizer._given[number])
+    return {**result, "params": group["params"]}
+
+
+def _states(
+    optimizer: Optim8Optimizer,
+    saved: Mapping[Any, Any],
+    saved_groups: list[Group],
+    groups: list[Group],
+    is_peers: bool,
+) -> dict[Tensor, states.State]:
+    """Return the states of a state dict by parameter."""
+    found: dict[Tensor, states.State] = {}
+    ids = [key for group in saved_groups for key in group["params"]]
+    made_by = [group for group in saved_groups for _ in group["params"]]
+    known = set(ids)
+    if unknown := [key for key in saved if key not in known]:
+        raise ValueError(
+            f"loaded state dict has states of parameter {unknown[0]!r}, which is in none of "
+            f"its groups (expected 0 to {len(ids) - 1})"
+        )
+    for key, saved_group, (index, param, group, name) in zip(
+        ids, made_by, states.parameters(groups), strict=True
+    ):
+        if not saved.get(key):
+            continue
+        label = f"parameter {index}" + (f" ({name})" if name else "")
+        state, rule = saved[key], optimizer._rule(group)
+        if is_peers:
+            state = bitsandbytes.read_state(rule, param, group, state, label)
+        elif isinstance(state, dict) and not optimizer._torch_counts_steps:
+            state = _with_step(state)
+        found[param] = states.fit(rule, param, group, state, {**group, **saved_group}, label)
+    return found
+
+
+def _with_step(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of one of torch's optimizers that count no steps, as if of the first."""
+    buffers = {name: value for name, value in state.items() if value is not None}
+    return {"step": 1.0, **buffers} if buffers else {}
