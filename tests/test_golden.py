@@ -49,6 +49,7 @@ def test_group_options_are_the_golden_ones():
         "block_size": 256,
         "codec": "dynamic",
         "state_rounding": "stochastic",
+        "param_rounding": "nearest",
         "min_quantized_numel": 4096,
         "nonfinite": "propagate",
         "seed": 0,

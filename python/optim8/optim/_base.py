@@ -219,6 +219,7 @@ class Optim8Optimizer(Optimizer):
             "codec": codec_named(group["codec"]),
             "block_size": group["block_size"],
             "stochastic": group["state_rounding"] == "stochastic",
+            "stochastic_params": group["param_rounding"] == "stochastic",
             "skip_nonfinite": group["nonfinite"] == "skip",
             "seed": group["seed"],
         }

@@ -28,19 +28,24 @@ class Options(TypedDict, total=False):
         "stochastic" (default): slow averages (second moments, and first moments with a beta of 0.99
         or more) round to either neighbour with probabilities that keep their expected value, and
         reproducibly. "nearest": all states round to nearest.
+    param_rounding
+        Of bfloat16 parameters: "nearest" (default), or "stochastic", so that updates are not lost
+        which are small beside their parameter; float16 parameters are refused then. Wider ones are
+        computed as they are stored.
     min_quantized_numel
         Tensors with fewer elements keep full states. Default 4096.
     nonfinite
         "propagate" (default): a NaN or infinity in a gradient spoils its own block, as it would
         the element in torch. "skip": such blocks are left as they were, and counted.
     seed
-        Of the stochastic rounding, from 0 to 2**64 - 1. Default 0.
+        Of all stochastic rounding, from 0 to 2**64 - 1. Default 0.
     """
 
     state_bits: int
     block_size: int
     codec: str
     state_rounding: str
+    param_rounding: str
     min_quantized_numel: int
     nonfinite: str
     seed: int
@@ -51,6 +56,7 @@ DEFAULTS: Options = {
     "block_size": 256,
     "codec": "dynamic",
     "state_rounding": "stochastic",
+    "param_rounding": "nearest",
     "min_quantized_numel": 4096,
     "nonfinite": "propagate",
     "seed": 0,
@@ -59,6 +65,7 @@ OPTION_KEYS = (*DEFAULTS, "format_version")
 _CHOICES: dict[str, tuple[object, ...]] = {
     "state_bits": (8, 32),
     "state_rounding": ("stochastic", "nearest"),
+    "param_rounding": ("nearest", "stochastic"),
     "nonfinite": ("propagate", "skip"),
     "format_version": (FORMAT_VERSION,),
 }

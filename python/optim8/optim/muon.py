@@ -126,6 +126,11 @@ class Muon(Optim8Optimizer):
             raise ValueError("Number of steps must be less than 100 for computational efficiency")
         if len(group["ns_coefficients"]) != 3:
             raise ValueError("Coefficients must be a tuple of exactly 3 values")
+        if group["param_rounding"] != "nearest":
+            raise ValueError(
+                f"Invalid param_rounding: {group['param_rounding']!r} (Muon's update is torch's, "
+                "which rounds to nearest)"
+            )
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group of matrices; see `torch.optim.Optimizer.add_param_group`.

@@ -60,6 +60,7 @@ fn bench_step(criterion: &mut Criterion) {
                         block_size: BLOCK_SIZE,
                         stochastic: true,
                         skip_nonfinite: false,
+                        stochastic_params: false,
                         seed: 0,
                     },
                     tensors: vec![StepTensors {

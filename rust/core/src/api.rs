@@ -166,6 +166,13 @@ fn measure(jobs: &[Job<'_>], rules: &mut [Box<dyn BoundRule>], n_threads: usize)
 fn check_tensors(group: &StepGroup, tensors: &StepTensors) -> Result<(Layout, bool)> {
     let StepTensors { param, grad, scalars, states, .. } = tensors;
     param.expect_float()?;
+    if group.options.stochastic_params && param.dtype() == Dtype::Float16 {
+        return Err(Error::Dtype {
+            tensor: param.name().to_string(),
+            found: Dtype::Float16.name().to_owned(),
+            expected: "bfloat16 or wider to be rounded stochastically".to_owned(),
+        });
+    }
     param.expect_no_self_overlap()?;
     grad.expect_dtype(param.dtype())?;
     grad.expect_shape(param.shape())?;

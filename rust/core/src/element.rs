@@ -1,6 +1,7 @@
 //! The number types of parameters and gradients, and the two types that are computed in.
 
 use crate::real::Real;
+use crate::rounding::FRACTION_BITS;
 use crate::simd::{GROUP, Simd};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -59,6 +60,20 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     fn load<S: Simd>(simd: S, from: &[Self; GROUP], at: usize) -> Lanes<Self, S>;
     /// Writes the vector `at` of a group, rounded to nearest even.
     fn store<S: Simd>(simd: S, value: Lanes<Self, S>, to: &mut [Self; GROUP], at: usize);
+    /// Whether numbers that are written may be rounded stochastically.
+    const STOCHASTIC: bool = false;
+    /// Writes the vector `at` of a group: rounded up where the fraction that rounding would drop,
+    /// plus the threshold, reaches one.
+    #[inline(always)]
+    fn store_stochastically<S: Simd>(
+        simd: S,
+        value: Lanes<Self, S>,
+        _threshold: S::I32,
+        to: &mut [Self; GROUP],
+        at: usize,
+    ) {
+        Self::store(simd, value, to, at);
+    }
     /// Neither infinite nor NaN.
     fn is_finite(self) -> bool;
 }
@@ -153,15 +168,24 @@ impl Element for bf16 {
         let bits = simd.bits(value);
         let even = simd.and_i32(simd.shift_right::<16>(bits), simd.splat_i32(1));
         let rounded = simd.add_i32(simd.add_i32(bits, simd.splat_i32(0x7fff)), even);
-        // Rounding could carry a NaN's payload into the exponent, so a NaN keeps its upper half,
-        // made quiet: adding the quiet bit where it is clear, by way of `and` and `xor`.
-        let quiet = simd.splat_i32(0x0040_0000);
-        let missing = simd.xor_i32(simd.and_i32(bits, quiet), quiet);
-        let nan = simd.add_i32(bits, missing);
-        let magnitude = simd.bits(value.abs());
         let infinity = simd.splat_i32(0x7f80_0000);
-        let chosen = simd.select_greater(magnitude, infinity, nan, rounded);
-        simd.store_u16(simd.shift_right::<16>(chosen), group_bits_mut(to), at);
+        store_upper_half(simd, value, infinity, rounded, to, at);
+    }
+
+    const STOCHASTIC: bool = true;
+    #[inline(always)]
+    fn store_stochastically<S: Simd>(
+        simd: S,
+        value: S::F32,
+        threshold: S::I32,
+        to: &mut [bf16; GROUP],
+        at: usize,
+    ) {
+        let dropped = simd.shift_right::<{ FRACTION_BITS - 16 }>(threshold);
+        let rounded = simd.add_i32(simd.bits(value), dropped);
+        // An infinity too is no number that could be rounded up.
+        let largest = simd.splat_i32(0x7f7f_ffff);
+        store_upper_half(simd, value, largest, rounded, to, at);
     }
     #[inline(always)]
     fn is_finite(self) -> bool {
@@ -183,6 +207,29 @@ impl Element for f16 {
     fn is_finite(self) -> bool {
         Self::is_finite(self)
     }
+}
+
+/// Writes the upper half of `rounded`, or of the value itself where it is above `limit`.
+///
+/// Rounding could carry a NaN's payload into the exponent, so a NaN keeps its upper half, made quiet:
+/// adding the quiet bit where it is clear, by way of `and` and `xor`.
+#[inline(always)]
+fn store_upper_half<S: Simd>(
+    simd: S,
+    value: S::F32,
+    limit: S::I32,
+    rounded: S::I32,
+    to: &mut [bf16; GROUP],
+    at: usize,
+) {
+    let bits = simd.bits(value);
+    let magnitude = simd.bits(value.abs());
+    let quiet = simd.splat_i32(0x0040_0000);
+    let missing = simd.xor_i32(simd.and_i32(bits, quiet), quiet);
+    let infinity = simd.splat_i32(0x7f80_0000);
+    let nan = simd.select_greater(magnitude, infinity, simd.add_i32(bits, missing), bits);
+    let chosen = simd.select_greater(magnitude, limit, nan, rounded);
+    simd.store_u16(simd.shift_right::<16>(chosen), group_bits_mut(to), at);
 }
 
 /// The bits of a group of 16-bit floats.

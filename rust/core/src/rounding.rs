@@ -73,6 +73,11 @@ impl Stream {
         Self { key, time: (step as u32).wrapping_mul(GOLDEN) }
     }
 
+    /// As [`Stream::new`], for the parameter itself.
+    pub(crate) fn of_param(seed: u64, tensor: u64, step: u64) -> Self {
+        Self::new(seed, tensor, u32::MAX as usize, step)
+    }
+
     /// The thresholds of one block, counted over the whole tensor.
     #[inline]
     pub(crate) fn block(self, block: usize) -> Thresholds {

@@ -17,7 +17,7 @@ use crate::block::{Scratch, magnitude_bits};
 use crate::element::{Compute, Element, Lanes};
 use crate::format::{Codebook, Codec};
 use crate::layout::Layout;
-use crate::rounding::{Rounding, Stream};
+use crate::rounding::{Rounding, Stream, ThresholdLanes};
 use crate::rule::{Kind, Rule};
 use crate::simd::{GROUP, Kernel, Level, Simd};
 use core::ops::Range;
@@ -39,6 +39,8 @@ pub struct Options {
     pub stochastic: bool,
     /// Whether blocks with a gradient that is not finite are left as they are.
     pub skip_nonfinite: bool,
+    /// Whether bfloat16 parameters are rounded stochastically, and not to nearest.
+    pub stochastic_params: bool,
     /// Of the stochastic rounding.
     pub seed: u64,
 }
@@ -82,6 +84,8 @@ where
     pub(crate) param: &'a mut [E],
     pub(crate) grad: &'a [E],
     pub(crate) states: [StateBlocks<'a, E>; N],
+    /// The thresholds of the parameters, if they are rounded stochastically.
+    pub(crate) param_stream: Option<Stream>,
 }
 
 impl<R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool> Kernel
@@ -111,6 +115,7 @@ where
             }
             let param = &mut self.param[elements.clone()];
             let codec = &self.options.codec;
+            let mut thresholds = self.param_stream.map(|stream| stream.block(block).lanes(simd));
             let mut sums: Sums<E::Compute> = [[E::Compute::default(); GROUP]; 2];
             let peaks = {
                 let mut pairs = self.states.iter_mut().zip(&mut fresh);
@@ -120,7 +125,14 @@ where
                     state.block(simd, index, elements.clone(), codebook, fresh)
                 });
                 update_block::<S, R, E, N, QUANTIZED, MEASURE>(
-                    simd, &rule, param, grad, states, &mut sums, &mut tail,
+                    simd,
+                    &rule,
+                    param,
+                    grad,
+                    states,
+                    &mut thresholds,
+                    &mut sums,
+                    &mut tail,
                 )
             };
             if MEASURE {
@@ -201,6 +213,7 @@ fn update_block<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
     param: &mut [E],
     grad: &[E],
     mut states: [BlockState<'_, S, E>; N],
+    thresholds: &mut Option<ThresholdLanes<S>>,
     sums: &mut Sums<E::Compute>,
     tail: &mut Tail<E, N>,
 ) -> [i32; N]
@@ -249,6 +262,8 @@ where
             group_param,
             group_grad,
             group_states,
+            group,
+            thresholds,
             &mut peaks,
             sums,
         );
@@ -356,6 +371,8 @@ fn update_group<S, R, E, const N: usize, const MEASURE: bool>(
     param: &mut [E; GROUP],
     grad: &[E; GROUP],
     mut states: [StateGroup<'_, S, E>; N],
+    group: usize,
+    thresholds: &mut Option<ThresholdLanes<S>>,
     peaks: &mut [S::I32; N],
     sums: &mut Sums<E::Compute>,
 ) where
@@ -386,7 +403,12 @@ fn update_group<S, R, E, const N: usize, const MEASURE: bool>(
             continue;
         }
         let (new_param, new) = rule.update(old_param, grad, old);
-        E::store(simd, new_param, param, at);
+        match thresholds {
+            Some(lanes) if E::STOCHASTIC => {
+                E::store_stochastically(simd, new_param, lanes.next(group, at), param, at);
+            }
+            _ => E::store(simd, new_param, param, at),
+        }
         for i in 0..N {
             match &mut states[i].values {
                 GroupValues::Quantized(_) => {

@@ -101,6 +101,7 @@ fn step_options(options: &Bound<'_, PyDict>) -> PyResult<Options> {
         block_size: item(options, "block_size")?.extract()?,
         stochastic: item(options, "stochastic")?.extract()?,
         skip_nonfinite: item(options, "skip_nonfinite")?.extract()?,
+        stochastic_params: item(options, "stochastic_params")?.extract()?,
         seed: item(options, "seed")?.extract()?,
     })
 }

@@ -179,6 +179,8 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
             param,
             grad,
             states,
+            param_stream: (E::STOCHASTIC && options.stochastic_params)
+                .then(|| Stream::of_param(options.seed, job.index, job.step)),
         })
     }
 }
