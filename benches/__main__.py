@@ -23,6 +23,7 @@ from benches import (
     memory,
     offload,
     optimizers,
+    plan_memory,
     report,
     step,
 )
@@ -156,6 +157,11 @@ def _run_memory(record: Record, options: argparse.Namespace, sizes: Sequence[str
     print(f"\n{report.memory_table(record.memory)}")
 
 
+def _run_plan_memory(record: Record, _options: argparse.Namespace, sizes: Sequence[str]) -> None:
+    record.plan_memory += map(plan_memory.compare, plan_memory.cases(sizes))
+    print(f"\n{report.plan_memory_table(record.plan_memory)}")
+
+
 def _run_fidelity(record: Record, options: argparse.Namespace, _sizes: Sequence[str]) -> None:
     peers = {peer.name: peer.make for peer in _peers(options)}
     candidates = fidelity.our_candidates() | peers | fidelity.simulated_candidates()
@@ -176,6 +182,12 @@ STUDIES = {
     "quantize": Study(_run_quantize, "time of (de)quantizing", ("1M", "8M", "32M"), ("1M",)),
     "memory": Study(
         _run_memory, "memory of states, and of a step at its peak", ("8M", "32M"), ("8M",)
+    ),
+    "plan-memory": Study(
+        _run_plan_memory,
+        "what `optim8 plan memory` predicts, and what a process takes",
+        tuple(plan_memory.BATCHES),
+        ("tiny",),
     ),
     "fidelity": Study(_run_fidelity, "error of AdamW's update against 32-bit AdamW"),
 }

@@ -26,6 +26,12 @@ from benches.answer import HYPERPARAMETERS
 #: A temporary of this size or more is mapped on its own, and unmapped when freed.
 MMAP_THRESHOLD = 64 * 1024
 
+#: Environment of a child whose allocator returns what is freed.
+RETURNING_ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD),
+    "MALLOC_TRIM_THRESHOLD_": "0",
+}
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -101,11 +107,7 @@ def measure_here(name: str, n_elements: int, dtype: torch.dtype) -> Memory:
 def measure(name: str, n_elements: int, dtype: str = "float32") -> Memory:
     """Measure one optimizer on one tensor in a child process."""
     command = [sys.executable, "-m", "benches.memory", name, str(n_elements), dtype]
-    environment = {
-        **os.environ,
-        "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD),
-        "MALLOC_TRIM_THRESHOLD_": "0",
-    }
+    environment = {**os.environ, **RETURNING_ALLOCATOR}
     child = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return Memory(**json.loads(child.stdout.splitlines()[-1]))
 

@@ -9,6 +9,7 @@ from itertools import groupby
 from benches import codec, family, optimizers
 from benches.fidelity import Fidelity
 from benches.memory import Memory
+from benches.plan_memory import Comparison
 from benches.record import Record, Result
 
 OURS = "optim8 dynamic"
@@ -87,6 +88,25 @@ def memory_table(memory: Iterable[Memory]) -> str:
                 f"{m.step_peak_bytes / 1e6:.1f} MB",
             )
             for m in memory
+        ),
+    )
+
+
+def plan_memory_table(comparisons: Iterable[Comparison]) -> str:
+    """Show what the planner predicts, and what a process took, in MB."""
+    return table(
+        ("", "states", "measured", "peak", "measured", "error", "default allocator"),
+        (
+            (
+                found.case,
+                f"{found.predicted_states / 1e6:.3f}",
+                "equal" if found.states == found.predicted_states else f"{found.states / 1e6:.3f}",
+                f"{found.predicted_peak / 1e6:.1f}",
+                f"{found.peak / 1e6:.1f}",
+                f"{found.error:+.1%}",
+                f"{found.default_peak / 1e6:.1f}",
+            )
+            for found in comparisons
         ),
     )
 

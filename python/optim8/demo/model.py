@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-N_BYTES = 256
+from optim8.demo.sizes import N_BYTES
 
 #: Standard deviation of initial weights, as in GPT-2.
 INITIAL_DEVIATION = 0.02

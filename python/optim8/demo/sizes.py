@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: The vocabulary of the model.
+N_BYTES = 256
+
 
 @dataclass(frozen=True)
 class Size:
