@@ -15,6 +15,8 @@ on its own; the rise with the default allocator is measured too, and is the last
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import subprocess
@@ -100,6 +102,9 @@ def measure_here(case: Case) -> tuple[int, int]:
     """Measure in this process, which should be fresh; return bytes of states, and the peak."""
     size = SIZES[case.size]
     _train(case, n_layers=1)
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # what it has freed is not to be there before
     kept = []
     peak = peak_growth(lambda: kept.append(_train(case, size.n_layers)))
     return state_nbytes(kept[0]), peak

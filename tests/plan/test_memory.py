@@ -1,0 +1,284 @@
+"""What a run takes: against published figures, against real optimizers, and what must hold."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import optim8
+from benches import plan_memory
+from optim8.cli import main
+from optim8.demo.model import GPT
+from optim8.demo.sizes import SIZES
+from optim8.plan.activations import Batch, activations, korthikanti
+from optim8.plan.memory import Setup, largest, of_count, of_model, of_module
+from optim8.plan.model import DTYPE_BYTES, Transformer, from_config, from_size
+from optim8.plan.states import TORCH_COUNTS_STEPS, Optimizer
+from specs import CLASSES, SPECS
+
+CLASS_NAMES = {cls.__name__.lower(): cls for cls in [*CLASSES, optim8.Muon]}
+
+#: Matrices, so that Muon takes them: cut in slices, not cut, and too small to be quantized.
+SHAPES = [(20, 300), (100, 77), (63, 65), (3, 5)]
+
+#: The numbers of published models (their config.json), and their parameters.
+CONFIGS = {
+    "gpt2": (
+        {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257,
+         "n_positions": 1024},
+        124_439_808,
+    ),
+    "llama-2-7b": (
+        {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,
+         "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 32000},
+        6_738_415_616,
+    ),
+    "llama-3-8b": (
+        {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
+         "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+         "vocab_size": 128256},
+        8_030_261_248,
+    ),
+    "qwen2-0.5b": (
+        {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864,
+         "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+         "vocab_size": 151936, "tie_word_embeddings": True},
+        494_032_768,
+    ),
+}  # fmt: skip
+
+OPTIMIZERS = st.sampled_from(["adamw", "lion", "ademamix", "sgd", "nadam", "torch-adamw"])
+DTYPES = st.sampled_from(list(DTYPE_BYTES))
+COUNTS = st.integers(1, 10**12)
+
+
+def real(cls, shapes, dtype, **kwargs):
+    parameters = [nn.Parameter(torch.ones(shape, dtype=dtype)) for shape in shapes]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = cls(parameters, **kwargs)
+    optimizer.step()
+    return optimizer
+
+
+def state_bytes(optimizer):
+    states = optimizer.state.values()
+    return sum(value.nbytes for state in states for value in state.values())
+
+
+@pytest.mark.parametrize("dtype", DTYPE_BYTES)
+@pytest.mark.parametrize("name", CLASS_NAMES)
+def test_states_of_every_class_take_what_is_predicted(name, dtype):
+    for options in ({}, {"state_bits": 32}, {"block_size": 64, "min_quantized_numel": 1}):
+        optimizer = real(CLASS_NAMES[name], SHAPES, getattr(torch, dtype), **options)
+        predicted = Optimizer(name, **options).state_bytes(SHAPES, dtype)
+        assert predicted == optimizer.state_nbytes()
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.rule)
+def test_states_of_every_rule_take_what_is_predicted(spec):
+    optimizer = real(spec.cls, SHAPES, torch.float32, **spec.kwargs)
+    assert Optimizer(spec.rule).state_bytes(SHAPES, "float32") == optimizer.state_nbytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", TORCH_COUNTS_STEPS)
+def test_states_of_torch_take_what_is_predicted(family, dtype):
+    cls = next(getattr(torch.optim, n) for n in dir(torch.optim) if n.lower() == family)
+    optimizer = real(cls, SHAPES, getattr(torch, dtype))
+    assert Optimizer(f"torch-{family}").state_bytes(SHAPES, dtype) == state_bytes(optimizer)
+
+
+def test_every_class_of_torch_that_we_have_is_known():
+    both = {name for name in CLASS_NAMES if hasattr(torch.optim, CLASS_NAMES[name].__name__)}
+    assert both == TORCH_COUNTS_STEPS.keys()
+
+
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_a_module_on_the_meta_device_takes_what_the_real_one_does(size):
+    found = SIZES[size]
+    with torch.device("meta"):
+        module = GPT(found.n_layers, found.width, found.n_heads, found.context)
+    memory = of_module(module, Setup())
+    planned = of_model(from_size(found), Batch(1, found.context), Setup())
+    shapes = [tuple(parameter.shape) for parameter in module.parameters()]
+    assert sorted(shapes) == sorted(from_size(found).shapes)
+    assert memory.parameters == planned.parameters == sum(p.nbytes for p in module.parameters())
+    assert memory.states == planned.states
+    assert memory.states == real(optim8.AdamW, shapes, torch.float32).state_nbytes()
+
+
+def test_a_frozen_parameter_has_neither_gradient_nor_states():
+    module = nn.Linear(100, 100)
+    module.weight.requires_grad_(False)
+    found = of_module(module, Setup())
+    assert (found.parameters, found.gradients, found.states) == (40_400, 400, 804)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("n_layers", [1, 3])
+def test_saved_activations_are_those_that_autograd_saves(dtype, n_layers):
+    width, n_heads, context, n_sequences = 64, 2, 32, 3
+    model = GPT(n_layers, width, n_heads, context).to(getattr(torch, dtype))
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and tensor.is_floating_point():
+            saved[storage.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.loss(torch.zeros(n_sequences, context + 1, dtype=torch.long))
+    n_bytes = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+    shape = Transformer(
+        n_layers=n_layers,
+        width=width,
+        n_heads=n_heads,
+        n_key_value_heads=n_heads,
+        head_width=width // n_heads,
+        mlp_width=4 * width,
+        vocabulary=256,
+        n_positions=context,
+    )
+    predicted = activations(shape, Batch(n_sequences, context), dtype).saved
+    assert n_bytes - predicted == DTYPE_BYTES[dtype]  # the weight of the mean of the loss
+
+
+def test_a_training_process_takes_what_is_predicted():
+    found = plan_memory.compare(plan_memory.Case("tiny", "float32", "adamw", False))
+    assert found.states == found.predicted_states
+    assert found.error == pytest.approx(0, abs=0.1)
+
+
+def test_mixed_precision_adam_takes_16_bytes_a_parameter():
+    """Rajbhandari et al. 2020, arXiv:1910.02054, section 3.1."""
+    mixed = Setup(Optimizer("torch-adamw"), "float16", has_master_weights=True)
+    assert of_count(10**9, mixed).peak == 16 * 10**9 + 4
+    offloaded = of_count(10**9, Setup(mixed.optimizer, "float16", True, placement="offload"))
+    assert (offloaded.peak, offloaded.host) == (2 * 10**9, 14 * 10**9 + 4)
+
+
+def test_the_published_count_of_a_layer():
+    """Korthikanti et al. 2022: 34 s b h without attention's matrices."""
+    fused = korthikanti(2048, 4, 4096, 32) - 5 * 32 * 2048**2 * 4
+    assert fused == 34 * 2048 * 4 * 4096
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_has_as_many_parameters_as_its_model(name, tmp_path):
+    config, n_parameters = CONFIGS[name]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    assert from_config(path).n_parameters == n_parameters
+
+
+@given(OPTIMIZERS, DTYPES, st.integers(16, 2**45), st.integers(1, 2**40))
+def test_more_memory_never_fits_a_smaller_model(optimizer, dtype, memory, more):
+    setup = Setup(Optimizer(optimizer), dtype)
+    fits = [largest(m, lambda n: of_count(n, setup).peak) for m in (memory, memory + more)]
+    assert fits[0] <= fits[1]
+    assert of_count(fits[1], setup).peak <= memory + more < of_count(fits[1] + 1, setup).peak
+
+
+@given(COUNTS, OPTIMIZERS, DTYPES)
+def test_fewer_bits_never_need_more_memory(n_parameters, optimizer, dtype):
+    full, bytes_ = (Setup(Optimizer(optimizer, state_bits=bits), dtype) for bits in (32, 8))
+    assert of_count(n_parameters, bytes_).peak <= of_count(n_parameters, full).peak
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.booleans(), DTYPES)
+def test_more_devices_never_need_more_each(n_devices, more, has_master, dtype):
+    def on(n):
+        return of_count(10**9, Setup(Optimizer(), dtype, has_master, False, "fsdp2", n)).peak
+
+    assert on(n_devices + more) <= on(n_devices)
+
+
+@given(st.integers(1, 8), st.integers(1, 512), st.booleans(), DTYPES)
+def test_checkpointing_and_fused_attention_never_need_more(n_sequences, context, fused, dtype):
+    model = from_size(SIZES["small"])
+    plain = of_model(model, Batch(n_sequences, context, False, fused), Setup(dtype=dtype))
+    saving = of_model(model, Batch(n_sequences, context, True, True), Setup(dtype=dtype))
+    assert saving.peak <= plain.peak
+    assert saving.activations <= plain.activations
+
+
+def test_placements_take_their_share():
+    model, batch = from_size(SIZES["medium"]), Batch(1, 256)
+    single, ddp, fsdp2, offload = (
+        of_model(model, batch, Setup(placement=placement, n_devices=n))
+        for placement, n in (("single", 1), ("ddp", 8), ("fsdp2", 8), ("offload", 1))
+    )
+    assert ddp.peak == single.peak + single.gradients
+    assert fsdp2.states < single.states / 7.9
+    assert fsdp2.peak < single.peak
+    assert offload.host == single.gradients + single.states
+    assert offload.peak < single.peak
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected --params, --config or --demo, or --memory to be filled"),
+        (["--params", "-5"], "--params: expected a number above 0, found '-5'"),
+        (["--params", "1e9", "--optimizer", "adamx"], "unknown optimizer 'adamx' (known: "),
+        (["--params", "1e9", "--optimizer", "torch-lion"], "torch.optim has no lion (known: "),
+        (["--params", "1e9", "--dtype", "int8"], "unknown dtype 'int8' (known: float64"),
+        (["--params", "1e9", "--state-bits", "4"], "Invalid state_bits: 4 (expected 8 or 32)"),
+        (["--params", "1e9", "--block-size", "100"], "Invalid block_size: 100"),
+        (["--params", "1e9", "--placement", "moon"], "unknown placement 'moon' (known: single"),
+        (["--params", "1e9", "--devices", "8"], "Invalid devices: 8 (placement 'single' is for"),
+        (["--params", "1e9", "--attention", "x"], "unknown attention 'x' (known: fused, matrix)"),
+        (["--params", "1e9", "--memory", "24 zB"], "--memory: expected bytes, such as 24GiB"),
+        (["--config", "absent.json"], "No such file"),
+    ],
+)
+def test_nonsense_is_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["plan", "memory", *arguments])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"model_type": "rwkv"}', '{"model_type": "gpt2"}'])
+def test_a_config_that_cannot_be_read_is_refused(content, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        from_config(path)
+
+
+def test_the_command_has_the_keys_that_others_rely_on(capsys, tmp_path):
+    question = "plan memory --params 1e9 --optimizer adamw --dtype float32 --memory 24GiB --json"
+    main([*question.split(), "--plot", str(tmp_path / "memory.png")])
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters_bytes"] == found["gradients_bytes"] == 4 * 10**9
+    assert found["states_bytes"] == 2 * (10**9 + 4 * 10**9 // 256) + 4
+    assert found["activations_bytes"] == 0
+    assert found["total_bytes"] == 8 * 10**9 + found["states_bytes"]
+    assert found["largest_params"] == found["largest_params_by_optimizer"]["adamw, 8-bit"]
+    assert found["largest_params"] > found["largest_params_by_optimizer"]["torch-adamw"]
+    assert (tmp_path / "memory.png").stat().st_size > 0
+
+
+def test_the_largest_model_fills_the_memory(capsys):
+    main(["plan", "memory", "--memory", "24GiB", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert 24 * 2**30 - 16 < found["total_bytes"] <= 24 * 2**30
+    assert found["parameters_bytes"] == 4 * found["largest_params"]
+
+
+@pytest.mark.parametrize("question", ["memory --params 1e9", "memory --demo medium"])
+def test_it_answers_without_torch(question):
+    program = (
+        "import sys; from optim8.cli import main; "
+        f"main(['plan', *'{question} --json'.split()]); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE)
