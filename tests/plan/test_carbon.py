@@ -1,13 +1,17 @@
 """Energy and emissions: the published figures, and what must hold of any."""
 
 import json
+import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from optim8.cli import main
-from optim8.plan.carbon import footprint
+from optim8.plan.carbon import PRACTICES, Footprint, Grid, footprint, improved
+from optim8.plan.entries import load
 
 #: Patterson et al. 2021, table 4: chips, days, watts, PUE, gross kg per kWh; MWh and gross tCO2e.
 PUBLISHED = {
@@ -61,3 +65,97 @@ def test_what_is_given_is_what_is_assumed(capsys):
     assert found["kwh"] == pytest.approx(0.3)
     assert found["assumptions"]["watts"] == {"value": 100.0, "source": "given"}
     assert "Patterson" in found["assumptions"]["intensity"]["source"]
+
+
+@given(AMOUNTS, AMOUNTS)
+def test_practices_change_what_they_are_said_to(kwh, tco2e):
+    for name, practice in PRACTICES.items():
+        least, most = improved(Footprint(kwh, tco2e), practice)
+        assert most.tco2e < least.tco2e < tco2e
+        assert tco2e / least.tco2e == pytest.approx(practice.low)
+        assert (least.kwh < kwh) == (name != "map")
+
+
+def test_all_practices_together_are_the_published_hundred_and_thousand():
+    """Patterson et al. 2022: up to 100 times the energy and 1000 times the emissions."""
+    energy = math.prod(p.high for p in PRACTICES.values() if p.saves_energy)
+    assert energy == 100
+    assert math.prod(practice.high for practice in PRACTICES.values()) == 1000
+
+
+@pytest.mark.parametrize(("model", "grid"), [("T5", "taiwan-2019"), ("Switch", "georgia-us-2020")])
+def test_grids_of_published_runs_are_entries(model, grid):
+    assert load("grid", Grid)[grid].kg_per_kwh == PUBLISHED[model][4]
+
+
+@pytest.mark.parametrize(
+    ("device", "watts", "source"),
+    [("tpu-v3", 283, "measured"), ("h100", 700, "from memory"), ("b200", 1000, "design power")],
+)
+def test_a_device_gives_its_watts(device, watts, source, capsys):
+    main(["plan", "carbon", "--hours", "1", "--device", device, "--json"])
+    assumed = json.loads(capsys.readouterr().out)["assumptions"]["watts"]
+    assert assumed["value"] == watts
+    assert source in assumed["source"]
+
+
+class FakeTracker:
+    """Stands in for codecarbon's, to see how it is called; it measures nothing."""
+
+    def __init__(self, **arguments):
+        assert arguments.pop("log_level") == "error"
+        assert arguments == {"country_iso_code": "FRA", "save_to_file": False}
+        self.final_emissions_data = SimpleNamespace(energy_consumed=2.0)
+        self.calls = []
+
+    def start(self):
+        self.calls.append("start")
+
+    def stop(self):
+        assert self.calls == ["start"]
+        return 0.5
+
+
+@pytest.fixture
+def codecarbon(monkeypatch):
+    fake = SimpleNamespace(OfflineEmissionsTracker=FakeTracker)
+    monkeypatch.setitem(sys.modules, "codecarbon", fake)
+
+
+@pytest.mark.usefixtures("codecarbon")
+def test_a_command_is_run_and_measured(capfd, tmp_path):
+    made = tmp_path / "made"
+    program = f"open({str(made)!r}, 'w').close(); print('noise')"
+    question = "plan carbon --json --country fra --measure --"
+    main([*question.split(), sys.executable, "-c", program])
+    found = json.loads(capfd.readouterr().out)
+    assert (found["kwh"], found["tco2e"]) == (2.0, 0.0005)
+    assert found["hours"] > 0
+    assert made.exists()
+
+
+@pytest.mark.usefixtures("codecarbon")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--measure"], "--measure: expected a command, after --"),
+        (["--measure", "--country", "FR", "--", "x"], "Invalid country: 'FR' (expected three"),
+        (["--measure", "--pue", "2", "--", "x"], "expected no --pue with --measure"),
+        (["--hours", "1", "--", "x"], "expected --measure with the command 'x'"),
+        (["--country", "FRA", "--measure", "--", sys.executable, "-c", "exit(3)"], "status 3"),
+        (["--country", "FRA", "--measure", "--", "/no/such/program"], "No such file"),
+        (["--hours", "1", "--device", "tpu-v5p"], "no power is published for tpu-v5p"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(arguments, message, capfd):
+    with pytest.raises(SystemExit) as exit_:
+        main(["plan", "carbon", *arguments])
+    assert exit_.value.code == 2
+    assert message in capfd.readouterr().err
+
+
+def test_without_codecarbon_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "codecarbon", None)
+    with pytest.raises(SystemExit):
+        main(["plan", "carbon", "--measure", "--", "true"])
+    assert "pip install codecarbon" in capsys.readouterr().err
