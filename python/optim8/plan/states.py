@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from optim8 import _native
 from optim8.plan.model import DTYPE_BYTES, Shape
 
 #: Rules that classes use by default, where the name is not that of the class in small letters.
@@ -72,6 +71,8 @@ class Optimizer:
     min_quantized_numel: int = 4096
 
     def __post_init__(self) -> None:
+        from optim8 import _native  # not needed for help
+
         if self.rule not in _native.RULES:
             known = ", ".join(sorted([*_native.RULES, *RULES_OF_CLASSES]))
             raise ValueError(f"unknown optimizer {self.name!r} (known: {known}; or torch-NAME)")
@@ -115,6 +116,8 @@ class Optimizer:
         int
             Scales and step counters included.
         """
+        from optim8 import _native
+
         rule = _native.RULES[self.rule]
         n_states, n_scalars = len(rule["states"]), 1 + len(rule["scalars"])
         if self.is_torch:
