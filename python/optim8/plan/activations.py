@@ -3,13 +3,13 @@
 Korthikanti et al., *Reducing Activation Recomputation in Large Transformer Models* (2022),
 arXiv:2205.05198, section 4.1, count ``s b h (34 + 5 a s / h)`` bytes for a layer of GPT in 16 bits,
 with dropout and with attention that keeps its matrices (s tokens, b sequences, width h, a heads).
-The same accounting is done here for models without dropout: what autograd saves in PyTorch 2, each
-tensor once. For each token, in elements of the compute type unless said otherwise:
+The same accounting is done here for models without dropout (of which theirs is 32 + 2 a s / h):
+what autograd saves in PyTorch 2, each tensor once. For each token, in elements of the compute type unless said otherwise:
 
 - a norm: RMSNorm is made of simple operations, in float32: its input, its normalized input (both in
   float32) and its output; LayerNorm is one operation: its input and its output;
 - attention: queries, keys, values and the output, and one float32 a head, the logarithm of the
-  softmax's sum; with attention that is not fused, the matrix of s weights a head as well;
+  softmax's sum; with attention that is not fused, s weights a head in its place;
 - a multilayer perceptron: its inner projection and that after GELU; gated, both projections, the
   one after SiLU, and the product;
 - after the layers: a norm, and the logarithms of the vocabulary's probabilities.
@@ -86,21 +86,6 @@ class Activations:
 UNKNOWN = Activations(0, 0, 0, 0, 0, 0)
 
 
-def korthikanti(context: int, n_sequences: int, width: int, n_heads: int) -> float:
-    """Return the bytes of a layer of GPT in 16 bits, as published (arXiv:2205.05198, equation 1).
-
-    With dropout, and with attention that keeps its matrices.
-
-    Examples
-    --------
-    GPT-3: with the 5 a s / h of 80, the matrices are most of it.
-
-    >>> korthikanti(context=2048, n_sequences=1, width=12288, n_heads=96) / (2048 * 12288)
-    114.0
-    """
-    return context * n_sequences * width * (34 + 5 * n_heads * context / width)
-
-
 def activations(model: Transformer, batch: Batch, dtype: str) -> Activations:
     """Return what a training step keeps and needs.
 
@@ -141,9 +126,8 @@ def activations(model: Transformer, batch: Batch, dtype: str) -> Activations:
 def _layer_bytes(model: Transformer, batch: Batch, n_bytes: int) -> int:
     """Of one token."""
     mixed = model.n_heads * model.head_width
-    attention = (model.qkv_width + mixed) * n_bytes + model.n_heads * _FLOAT_BYTES
-    if not batch.is_fused:
-        attention += model.n_heads * batch.context * n_bytes
+    attention = (model.qkv_width + mixed) * n_bytes
+    attention += model.n_heads * (_FLOAT_BYTES if batch.is_fused else batch.context * n_bytes)
     mlp = (4 if model.is_gated else 2) * model.mlp_width * n_bytes
     return 2 * _norm_bytes(model, n_bytes) + attention + mlp
 
