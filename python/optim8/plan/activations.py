@@ -4,7 +4,8 @@ Korthikanti et al., *Reducing Activation Recomputation in Large Transformer Mode
 arXiv:2205.05198, section 4.1, count ``s b h (34 + 5 a s / h)`` bytes for a layer of GPT in 16 bits,
 with dropout and with attention that keeps its matrices (s tokens, b sequences, width h, a heads).
 The same accounting is done here for models without dropout (of which theirs is 32 + 2 a s / h):
-what autograd saves in PyTorch 2, each tensor once. For each token, in elements of the compute type unless said otherwise:
+what autograd saves in PyTorch 2, each tensor once. For each token, in elements of the compute type
+unless said otherwise:
 
 - a norm: RMSNorm is made of simple operations, in float32: its input, its normalized input (both in
   float32) and its output; LayerNorm is one operation: its input and its output;
