@@ -272,6 +272,9 @@ def test_placements_take_their_share():
     assert fsdp2.peak < single.peak
     assert offload.host == single.gradients + single.states
     assert offload.peak < single.peak
+    both = of_model(model, batch, Setup(placement="fsdp2-offload", n_devices=8))
+    assert both.host == fsdp2.parameters + fsdp2.gradients + fsdp2.states
+    assert both.peak < fsdp2.peak
 
 
 @pytest.mark.parametrize(
@@ -314,8 +317,10 @@ def test_the_command_has_the_keys_that_others_rely_on(capsys, tmp_path):
     assert found["states_bytes"] == 2 * (10**9 + 4 * 10**9 // 256) + 4
     assert found["activations_bytes"] == 0
     assert found["total_bytes"] == 8 * 10**9 + found["states_bytes"]
-    assert found["largest_params"] == found["largest_params_by_optimizer"]["adamw, 8-bit"]
-    assert found["largest_params"] > found["largest_params_by_optimizer"]["torch-adamw"]
+    others = found["by_optimizer"]
+    assert found["largest_params"] == others["adamw, 8-bit"]["largest_params"]
+    assert found["largest_params"] > others["torch-adamw"]["largest_params"]
+    assert found["total_bytes"] < others["torch-adamw"]["total_bytes"] == 16 * 10**9 + 4
     assert (tmp_path / "memory.png").stat().st_size > 0
 
 

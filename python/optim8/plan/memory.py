@@ -70,6 +70,11 @@ class Setup:
             raise ValueError(f"unknown dtype {self.dtype!r} (known: {', '.join(DTYPE_BYTES)})")
         sharding.check(self.placement, self.n_devices)
 
+    @property
+    def n_parts(self) -> int:
+        """In how many parts each tensor is cut."""
+        return self.n_devices if self.placement in sharding.SHARDED else 1
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -133,20 +138,21 @@ def of_model(model: Transformer, batch: Batch, setup: Setup) -> Memory:
     >>> found.parameters, found.states, found.peak_moment
     (13247488, 6741104, 'last layer')
     """
-    layer = setup.n_devices if setup.placement == "fsdp2" else 1
+    n_parts = setup.n_parts
     kept = activations(model, batch, setup.dtype)
     first = [*model.embedding_shapes, *model.layer_shapes]
     n_bytes = DTYPE_BYTES[setup.dtype]
     memory = _fixed(model.shapes, setup, model.layer_shapes)
     base = memory.moments["step"]
-    gradients = 0 if setup.keeps_gradients else memory.gradients
-    if setup.placement == "offload":
-        gradients = 0  # never on the device: those of a layer count as communication
-    first_gradients = n_bytes * n_elements([sharding.shard(shape, layer) for shape in first])
+    gradients = _passing_gradients(memory, setup)
+
+    def bytes_of(shapes: list[Shape]) -> int:
+        return n_bytes * n_elements([sharding.shard(shape, n_parts) for shape in shapes])
+
+    first_gradients = bytes_of(first)
     if model.is_tied:  # the output layer has made the token embedding's gradient
-        tokens = [sharding.shard(model.embedding_shapes[0], layer)]
-        first_gradients -= n_bytes * n_elements(tokens)
-    output_gradients = n_bytes * n_elements([sharding.shard(s, layer) for s in model.output_shapes])
+        first_gradients -= bytes_of(model.embedding_shapes[:1])
+    output_gradients = bytes_of(model.output_shapes)
     moments = {
         "loss": base - gradients + kept.saved + kept.at_loss,
         "last layer": base
@@ -181,8 +187,7 @@ def of_count(n_parameters: int, setup: Setup, activations: int = 0) -> Memory:
     16000000004
     """
     memory = _fixed([(n_parameters,)], setup, [])
-    gradients = 0 if setup.keeps_gradients or setup.placement == "offload" else memory.gradients
-    at_loss = memory.moments["step"] - gradients + activations
+    at_loss = memory.moments["step"] - _passing_gradients(memory, setup) + activations
     return replace(memory, activations=activations, moments={**memory.moments, "loss": at_loss})
 
 
@@ -261,10 +266,15 @@ def largest(memory: int, needs: Callable[[int], int]) -> int:
     return low
 
 
+def _passing_gradients(memory: Memory, setup: Setup) -> int:
+    """Return those that come and go on the device; of an offloaded run, a layer's at a time do."""
+    stay = setup.keeps_gradients or setup.placement in sharding.OFFLOADED
+    return 0 if stay else memory.gradients
+
+
 def _fixed(shapes: Iterable[Shape], setup: Setup, layer: list[Shape]) -> Memory:
     """Return what does not come and go, and the moment of the step."""
-    is_sharded = setup.placement == "fsdp2"
-    parts = [sharding.shard(s, setup.n_devices) if is_sharded else s for s in shapes]
+    parts = [sharding.shard(shape, setup.n_parts) for shape in shapes]
     n_bytes, n_parameters = DTYPE_BYTES[setup.dtype], n_elements(parts)
     parameters = gradients = n_parameters * n_bytes
     has_master = setup.has_master_weights
@@ -274,10 +284,13 @@ def _fixed(shapes: Iterable[Shape], setup: Setup, layer: list[Shape]) -> Memory:
     communication = {
         "single": 0,
         "ddp": gradients if setup.n_devices > 1 else 0,
-        "fsdp2": 3 * layer_bytes if setup.n_devices > 1 else 0,
         "offload": layer_bytes,
-    }[setup.placement]
-    host = gradients + master + states if setup.placement == "offload" else 0
+    }.get(setup.placement, 3 * layer_bytes)
+    host = 0
+    if setup.placement in sharding.OFFLOADED:
+        host = gradients + master + states
+        if setup.placement in sharding.SHARDED:
+            host += parameters
     on_device = parameters + gradients + master + states - host + communication
     return Memory(
         parameters, gradients, master, states, 0, communication, {"step": on_device}, host

@@ -16,13 +16,20 @@
     One device computes; gradients, master weights and states are in the host's memory, where the
     optimizer runs, and a layer's gradients are on the device before they leave it (ZeRO-Offload:
     Ren et al. 2021, arXiv:2101.06840: 2 of 16 bytes a parameter stay).
+``fsdp2-offload``
+    As ``fsdp2``, with all that is cut in the host's memory, where the optimizer runs
+    (``CPUOffloadPolicy``): the device has gathered layers and activations only.
 """
 
 from __future__ import annotations
 
 from optim8.plan.model import Shape
 
-PLACEMENTS = ("single", "ddp", "fsdp2", "offload")
+PLACEMENTS = ("single", "ddp", "fsdp2", "offload", "fsdp2-offload")
+
+#: What is cut, and what has its gradients and states in the host's memory.
+SHARDED = ("fsdp2", "fsdp2-offload")
+OFFLOADED = ("offload", "fsdp2-offload")
 
 
 def check(placement: str, n_devices: int) -> None:

@@ -17,6 +17,7 @@ from optim8.plan.answer import Answer, Assumption, Choice, Row, add_assumptions,
 from optim8.plan.memory import Memory, Setup, largest, of_count, of_model
 from optim8.plan.model import Transformer, from_config, from_size
 from optim8.plan.quantity import count, show_bytes, show_count
+from optim8.plan.sharding import OFFLOADED, PLACEMENTS
 from optim8.plan.states import TORCH, TORCH_COUNTS_STEPS, Optimizer
 
 ATTENTIONS = ("fused", "matrix")
@@ -35,7 +36,7 @@ ASSUMPTIONS = (
     Assumption("context", "tokens in each; else the model's own, or 2048", count),
     Assumption("attention", "fused, or matrix where it keeps its weights", str, "fused",
                "torch's scaled_dot_product_attention"),
-    Assumption("placement", "single, ddp, fsdp2 or offload (of all but parameters)", str, "single",
+    Assumption("placement", f"one of {', '.join(PLACEMENTS)}", str, "single",
                "one device"),
     Assumption("devices", "that the run is spread over", count, 1, "one device"),
     Assumption("memory", "of a device, such as 24GiB; else this machine's", quantity.memory),
@@ -124,8 +125,10 @@ def answer(options: argparse.Namespace) -> Answer:
     )
     measure = _measure(question, batch, values["memory"])
     found = measure(setup)
-    fits = {name: _largest(own, found, values["memory"]) for name, own in _modes(setup).items()}
-    largest_params = _largest(setup, found, values["memory"])
+    others = {name: measure(own) for name, own in _modes(setup).items()}
+    fits = {
+        name: _largest(own, others[name], values["memory"]) for name, own in _modes(setup).items()
+    }
     return Answer(
         question.title,
         {
@@ -138,13 +141,23 @@ def answer(options: argparse.Namespace) -> Answer:
             "host_bytes": found.host,
             "total_bytes": found.peak,
             "peak_moment": found.peak_moment,
-            "largest_params": largest_params,
-            "largest_params_by_optimizer": fits,
+            "largest_params": _largest(setup, found, values["memory"]),
+            "by_optimizer": {
+                name: {
+                    "total_bytes": one.peak,
+                    "host_bytes": one.host,
+                    "largest_params": fits[name],
+                }
+                for name, one in others.items()
+            },
         },
-        [*_rows(found, values["memory"]), *_largest_rows(fits, values["memory"])],
+        [
+            *_rows(found, values["memory"]),
+            *(_other_row(name, others[name], fits[name]) for name in others),
+        ],
         assumed,
-        _notes(question, found),
-        partial(_draw, {n: measure(own) for n, own in _modes(setup).items()}, values["memory"]),
+        _notes(question, found, setup),
+        partial(_draw, others, values["memory"]),
     )
 
 
@@ -217,15 +230,13 @@ def _rows(found: Memory, memory: int | None) -> list[Row]:
     return [*rows, Row(f"peak{at}", show_bytes(found.peak), verdict)]
 
 
-def _largest_rows(fits: dict[str, int | None], memory: int | None) -> list[Row]:
-    return [
-        Row(f"largest with {name}", f"{show_count(n)} parameters")
-        for name, n in fits.items()
-        if n is not None and memory is not None
-    ]
+def _other_row(name: str, found: Memory, fits: int | None) -> Row:
+    host = f" + {show_bytes(found.host)} of the host's" if found.host else ""
+    note = "" if fits is None else f"largest that fits: {show_count(fits)} parameters"
+    return Row(f"with {name}", f"{show_bytes(found.peak)}{host}", note)
 
 
-def _notes(question: _Question, found: Memory) -> list[str]:
+def _notes(question: _Question, found: Memory, setup: Setup) -> list[str]:
     notes = []
     if question.model is None:
         notes.append(
@@ -239,6 +250,11 @@ def _notes(question: _Question, found: Memory) -> list[str]:
         )
     if found.host:
         notes.append("What is in the host's memory is not part of the peak.")
+    if not setup.optimizer.is_torch and setup.placement not in OFFLOADED:
+        notes.append(
+            "optim8 steps parameters in the CPU's memory: with an accelerator, place what it works "
+            "on there (--placement offload or fsdp2-offload)."
+        )
     notes.append(
         "Of tensors only: add what libraries, drivers and the allocator take (benches plan-memory "
         "measures that)."
