@@ -281,6 +281,7 @@ def test_placements_take_their_share():
     ("arguments", "message"),
     [
         ([], "expected --params, --config or --demo, or --memory to be filled"),
+        (["--params", "1e30"], "Invalid params: 1e+30 (expected up to 1.15e+18)"),
         (["--params", "-5"], "--params: expected a number above 0, found '-5'"),
         (["--params", "1e9", "--optimizer", "adamx"], "unknown optimizer 'adamx' (known: "),
         (["--params", "1e9", "--optimizer", "torch-lion"], "torch.optim has no lion (known: "),
@@ -292,6 +293,7 @@ def test_placements_take_their_share():
         (["--params", "1e9", "--attention", "x"], "unknown attention 'x' (known: fused, matrix)"),
         (["--params", "1e9", "--memory", "24 zB"], "--memory: expected bytes, such as 24GiB"),
         (["--config", "absent.json"], "No such file"),
+        (["--memory", "1GiB", "--placement", "fsdp2-offload"], "a model of any size fits"),
     ],
 )
 def test_nonsense_is_refused(arguments, message, capsys):

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+#: More parameters than any memory has bytes.
+_ABSURD = 2**60
+
+
 @dataclass(frozen=True)
 class Setup:
     """How a model is trained, as far as memory goes.
@@ -178,6 +182,11 @@ def of_count(n_parameters: int, setup: Setup, activations: int = 0) -> Memory:
     activations : int, optional
         In bytes, known from elsewhere. Default 0.
 
+    Raises
+    ------
+    ValueError
+        If the number is beyond reason.
+
     Examples
     --------
     ZeRO's 16 bytes a parameter, and a few for a step counter:
@@ -186,6 +195,8 @@ def of_count(n_parameters: int, setup: Setup, activations: int = 0) -> Memory:
     >>> of_count(10**9, mixed).peak
     16000000004
     """
+    if n_parameters > _ABSURD:
+        raise ValueError(f"Invalid params: {n_parameters:.3g} (expected up to {_ABSURD:.3g})")
     memory = _fixed([(n_parameters,)], setup, [])
     at_loss = memory.moments["step"] - _passing_gradients(memory, setup) + activations
     return replace(memory, activations=activations, moments={**memory.moments, "loss": at_loss})
@@ -252,6 +263,11 @@ def largest(memory: int, needs: Callable[[int], int]) -> int:
     int
         0 if not even one parameter fits.
 
+    Raises
+    ------
+    ValueError
+        If every number fits.
+
     Examples
     --------
     >>> largest(24 * 2**30, lambda n: of_count(n, Setup()).peak)
@@ -260,6 +276,8 @@ def largest(memory: int, needs: Callable[[int], int]) -> int:
     low, high = 0, 1
     while needs(high) <= memory:
         low, high = high, 2 * high
+        if high > _ABSURD:  # sharded and offloaded: nothing of it stays
+            raise ValueError("a model of any size fits: this memory does not bound it")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if needs(middle) <= memory else (low, middle)

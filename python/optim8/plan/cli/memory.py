@@ -17,7 +17,7 @@ from optim8.plan.answer import Answer, Assumption, Choice, Row, add_assumptions,
 from optim8.plan.memory import Memory, Setup, largest, of_count, of_model
 from optim8.plan.model import Transformer, from_config, from_size
 from optim8.plan.quantity import count, show_bytes, show_count
-from optim8.plan.sharding import OFFLOADED, PLACEMENTS
+from optim8.plan.sharding import OFFLOADED, PLACEMENTS, SHARDED
 from optim8.plan.states import TORCH, TORCH_COUNTS_STEPS, Optimizer
 
 ATTENTIONS = ("fused", "matrix")
@@ -206,7 +206,8 @@ def _modes(setup: Setup) -> dict[str, Setup]:
 
 
 def _largest(setup: Setup, found: Memory, memory: int | None) -> int | None:
-    if memory is None:
+    is_elsewhere = setup.placement in OFFLOADED and setup.placement in SHARDED
+    if memory is None or is_elsewhere:  # then the device's memory does not bound the model
         return None
     return largest(memory, lambda n: of_count(n, setup, found.activations).peak)
 
@@ -232,7 +233,7 @@ def _rows(found: Memory, memory: int | None) -> list[Row]:
 
 def _other_row(name: str, found: Memory, fits: int | None) -> Row:
     host = f" + {show_bytes(found.host)} of the host's" if found.host else ""
-    note = "" if fits is None else f"largest that fits: {show_count(fits)} parameters"
+    note = "" if fits is None else f"largest that fits: {show_count(fits)}"
     return Row(f"with {name}", f"{show_bytes(found.peak)}{host}", note)
 
 
@@ -249,7 +250,7 @@ def _notes(question: _Question, found: Memory, setup: Setup) -> list[str]:
             "models are counted as of one tensor, with the activations of this one."
         )
     if found.host:
-        notes.append("What is in the host's memory is not part of the peak.")
+        notes.append("What is in the host's memory is of each device, and no part of its peak.")
     if not setup.optimizer.is_torch and setup.placement not in OFFLOADED:
         notes.append(
             "optim8 steps parameters in the CPU's memory: with an accelerator, place what it works "
@@ -278,7 +279,7 @@ def _draw(found: dict[str, Memory], memory: int | None, figure: Any) -> None:
         if any(widths.values()):
             axes.barh(list(found), list(widths.values()), left=list(left.values()), label=kind)
         left = {name: left[name] + widths[name] for name in found}
-    axes.plot([one.peak / gib for one in found.values()], list(found), "k|", ms=30, label="peak")
+    axes.plot([one.peak / gib for one in found.values()], list(found), "kD", label="peak")
     if memory is not None and memory / gib < 1.5 * max(left.values()):
         axes.axvline(memory / gib, color="black", linestyle="--", label="memory")
     axes.set_xlabel("GiB" if gib == 2**30 else "MiB")
