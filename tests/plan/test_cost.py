@@ -131,6 +131,12 @@ def test_a_typical_price_is_brought_from_its_year(capsys):
     assert costs[1] == pytest.approx(costs[0] * 2 ** (-1 / 1.08))
 
 
+@pytest.mark.parametrize("price", ["", "--price 2 ", "--price 2 --price-year 2020 "])
+def test_no_trend_is_assumed_unless_a_year_is_given(price, capsys):
+    main(f"plan cost --flops 1e20 {price}--json".split())
+    assert json.loads(capsys.readouterr().out)["price"] == 2
+
+
 def test_attention_comes_on_top():
     """Chowdhery et al. 2022, appendix B: 6 N + 12 L w s operations a token."""
     assert training_flops(1e9, 1, 24, 2048, 1024) == 6e9 + 12 * 24 * 2048 * 1024

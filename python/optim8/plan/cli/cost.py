@@ -122,10 +122,8 @@ def _flops(options: argparse.Namespace) -> float:
 
 def _defaults(options: argparse.Namespace, device: Device, trend: Trend) -> dict[str, Choice]:
     """Return what follows from the device, the trend, and from today."""
-    this_year = date.today().year
     defaults = {
-        "start_year": Choice(this_year, "this year"),
-        "price_year": Choice(this_year, "this year"),
+        "price_year": Choice(date.today().year, "this year"),
         "doubling_years": Choice(trend.doubling_years, f"{trend.title}; {trend.origin}"),
         "peak": Choice(device.peak_tflops * 1e12, f"{device.title}; {device.origin}"),
     }
@@ -139,6 +137,8 @@ def _defaults(options: argparse.Namespace, device: Device, trend: Trend) -> dict
         price = prices[device.name]
         defaults["price"] = Choice(price.usd_per_hour, f"{price.title}; {price.origin}")
         defaults["price_year"] = Choice(price.year, "of the price")
+    price_year = options.price_year or defaults["price_year"].value
+    defaults["start_year"] = Choice(price_year, "the year of the price")
     return defaults
 
 
