@@ -133,7 +133,9 @@ def test_no_trend_is_assumed_unless_a_year_is_given(price, capsys):
 
 
 def test_attention_comes_on_top(capsys):
-    question = "plan cost --params 1e9 --tokens 1e6 --layers 24 --width 2048 --context 1024 --json"
+    question = (
+        "plan cost --params 1e9 --tokens 1e6 --n-layers 24 --width 2048 --context 1024 --json"
+    )
     main(question.split())
     found = json.loads(capsys.readouterr().out)["flops"]
     assert found == pytest.approx(1e6 * (6e9 + 12 * 24 * 2048 * 1024))
@@ -150,7 +152,7 @@ def test_attention_comes_on_top(capsys):
         ("--flops 1e20 --device abacus", "unknown device 'abacus' (known: "),
         ("--flops 1e20 --device rtx-4090", "no price is known for 'rtx-4090' (give --price;"),
         ("--flops 1e20 --trend wishes", "unknown trend 'wishes' (known: "),
-        ("--params 1 --tokens 1 --layers 3", "Only n_layers given (expected all of"),
+        ("--params 1 --tokens 1 --n-layers 3", "Only n_layers given (expected all of"),
     ],
 )
 def test_nonsense_is_refused(arguments, message, capsys):

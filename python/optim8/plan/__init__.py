@@ -10,8 +10,13 @@ names the source of every formula and number that it uses.
 ``entries``
     The data files: hardware, prices, grids and trends, each entry with its source and date; how
     they are read, and how users add their own.
-``carbon``
-    Energy and emissions.
+``memory``, with ``model``, ``states``, ``activations`` and ``sharding``
+    Bytes of a run: shapes of a model, states of an optimizer, what a backward pass keeps, what
+    each device holds.
+``cost``, with ``hardware`` and ``flops``
+    Time and money: what devices can do and cost.
+``carbon``, with ``measure``
+    Energy and emissions, planned or measured.
 ``answer``, ``cli``
     What every command prints (a table or JSON, and all that it assumed), and the commands.
 

@@ -50,7 +50,7 @@ def add_parser(
         "--flops", type=option(positive), help="of the run, instead of --params and --tokens"
     )
     shape = parser.add_argument_group("attention", "counted too if all three are given")
-    for name in ("layers", "width", "context"):
+    for name in ("n-layers", "width", "context"):
         shape.add_argument(f"--{name}", type=option(count), help="of the model")
     parser.add_argument("--device", default="a100-80gb", help="that works (%(default)s)")
     parser.add_argument("--devices", type=option(count), default=1, help="at once (%(default)s)")
@@ -116,7 +116,7 @@ def _flops(options: argparse.Namespace) -> float:
     if options.params is None or options.tokens is None:
         raise ValueError("expected --params and --tokens, or --flops")
     return flops.training(
-        options.params, options.tokens, options.layers, options.width, options.context
+        options.params, options.tokens, options.n_layers, options.width, options.context
     )
 
 
