@@ -303,7 +303,21 @@ def test_nonsense_is_refused(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"model_type": "rwkv"}', '{"model_type": "gpt2"}'])
+GPT2 = CONFIGS["gpt2"][0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        '{"model_type": "rwkv"}',
+        '{"model_type": "gpt2"}',
+        json.dumps({**GPT2, "n_head": 0}),
+        json.dumps({**GPT2, "n_layer": -1}),
+        json.dumps({**GPT2, "n_embd": "wide"}),
+    ],
+)
 def test_a_config_that_cannot_be_read_is_refused(content, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(content)

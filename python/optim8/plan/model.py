@@ -24,6 +24,17 @@ Shape = tuple[int, ...]
 #: Kinds of configuration that `from_config` reads: those of Llama's layers, and GPT-2's.
 LLAMA_LIKE = ("llama", "mistral", "qwen2")
 
+_NUMBERS = (
+    "n_layers",
+    "width",
+    "n_heads",
+    "n_key_value_heads",
+    "head_width",
+    "mlp_width",
+    "vocabulary",
+    "n_positions",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Transformer:
@@ -54,6 +65,11 @@ class Transformer:
     is_tied : bool
         Whether the output layer is the token embedding.
 
+    Raises
+    ------
+    ValueError
+        If a number is no whole number above 0 (0 or more for `n_positions`).
+
     Examples
     --------
     >>> from optim8.demo.sizes import SIZES
@@ -74,6 +90,12 @@ class Transformer:
     biases: str = "none"
     is_qkv_joint: bool = True
     is_tied: bool = False
+
+    def __post_init__(self) -> None:
+        for name in _NUMBERS:
+            value, least = getattr(self, name), 0 if name == "n_positions" else 1
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"Invalid {name}: {value!r} (expected {least} or more)")
 
     @property
     def qkv_width(self) -> int:
@@ -176,6 +198,8 @@ def from_config(path: Path) -> Transformer:
             return _llama_like(config)
     except KeyError as error:
         raise ValueError(f"{path} has no {error}") from None
+    except (TypeError, ZeroDivisionError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
     known = ", ".join(("gpt2", *LLAMA_LIKE))
     raise ValueError(f"{path}: unknown model_type {kind!r} (known: {known})")
 
