@@ -16,7 +16,11 @@ from dataclasses import dataclass
 from optim8.plan.model import DTYPE_BYTES, Shape
 
 #: Rules that classes use by default, where the name is not that of the class in small letters.
-RULES_OF_CLASSES = {"sgdw": "sgd", "stableadamw": "stable_adamw"}
+RULES_OF_CLASSES = {
+    "schedulefreeadamw": "schedule_free_adamw",
+    "sgdw": "sgd",
+    "stableadamw": "stable_adamw",
+}
 
 #: Names that begin the rules which `torch.optim` has too, and whether it counts steps there.
 TORCH_COUNTS_STEPS = {
@@ -119,16 +123,19 @@ class Optimizer:
         from optim8 import _native
 
         rule = _native.RULES[self.rule]
-        n_states, n_scalars = len(rule["states"]), 1 + len(rule["scalars"])
+        n_scalars = 1 + len(rule["scalars"])
+        n_copies = sum(kind == "copy" for kind in rule["states"].values())
+        n_states = len(rule["states"]) - n_copies
+        own_bytes = DTYPE_BYTES[dtype]
         if self.is_torch:
             n_scalars -= not TORCH_COUNTS_STEPS[self._family]
-            full_bytes = DTYPE_BYTES[dtype]
+            full_bytes = own_bytes
         else:
-            full_bytes = max(DTYPE_BYTES[dtype], DTYPE_BYTES["float32"])
+            full_bytes = max(own_bytes, DTYPE_BYTES["float32"])
         total = 0
         for shape in shapes:
             numel = math.prod(shape)
-            total += n_scalars * _SCALAR_BYTES
+            total += n_scalars * _SCALAR_BYTES + n_copies * numel * own_bytes
             if self.is_torch or self.state_bits == 32 or numel < self.min_quantized_numel:
                 total += n_states * numel * full_bytes
             else:
