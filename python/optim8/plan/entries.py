@@ -55,6 +55,7 @@ class Entry:
 
 
 E = TypeVar("E", bound=Entry)
+T = TypeVar("T")
 
 
 def load(kind: str, entry_type: type[E], more: Iterable[Path] = ()) -> dict[str, E]:
@@ -92,7 +93,7 @@ def load(kind: str, entry_type: type[E], more: Iterable[Path] = ()) -> dict[str,
     return found
 
 
-def named(kind: str, name: str, entries: dict[str, E]) -> E:
+def named(kind: str, name: str, entries: dict[str, T]) -> T:
     """Return the entry of a name.
 
     Raises

@@ -42,7 +42,7 @@ class ParametricLoss:
         >>> round(replication.predict(params=70e9, tokens=1.4e12), 3)
         1.974
         """
-        return self.E + self.A / params**self.alpha + self.B / tokens**self.beta
+        return float(self.E + self.A / params**self.alpha + self.B / tokens**self.beta)
 
     def frontier(self) -> Frontier:
         """Return what size has the least loss for each budget.

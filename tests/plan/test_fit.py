@@ -1,0 +1,211 @@
+"""Fits of the parametric loss: that they find the law, and how sure they say they are."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.optimize import check_grad
+
+from optim8.cli import main
+from optim8.plan.fit import (
+    DELTA,
+    GRID,
+    Objective,
+    Runs,
+    descend,
+    fit,
+    ill_determined,
+    resample,
+    shift,
+)
+from optim8.plan.loss import ParametricLoss
+
+#: Besiroglu et al. 2024.
+LAW = ParametricLoss(1.8172, 482.01, 2085.43, 0.3478, 0.3658)
+NO_SHIFT = (0.0, 0.0)
+
+
+def synthetic(seed, n_runs=60, noise=0.005, law=LAW):
+    """Return runs of 6e18 to 3e21 operations, 2 to 300 tokens a parameter, noise on ln L."""
+    random = np.random.default_rng(seed)
+    flops = 10 ** random.uniform(18.8, 21.5, n_runs)
+    tokens_per_param = np.exp(random.uniform(np.log(2), np.log(300), n_runs))
+    params = np.sqrt(flops / 6 / tokens_per_param)
+    tokens = params * tokens_per_param
+    loss = np.array([law.predict(*run) for run in zip(params, tokens, strict=True)])
+    return Runs(params, tokens, loss * np.exp(noise * random.standard_normal(n_runs)))
+
+
+def write(path, runs, header="params,tokens,loss"):
+    rows = zip(runs.params, runs.tokens, runs.loss, strict=True)
+    lines = [",".join(repr(float(value)) for value in row) for row in rows]
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return str(path)
+
+
+def test_the_objective_is_the_papers():
+    """Hoffmann et al. 2022, equation 3, written out; with runs on both sides of delta."""
+    runs = synthetic(0, noise=0.001)
+    a, b, e = np.log([LAW.A, LAW.B, LAW.E])
+    total = 0.0
+    sides = set()
+    for params, tokens, loss in zip(runs.params, runs.tokens, runs.loss, strict=True):
+        terms = [a - LAW.alpha * np.log(params), b - LAW.beta * np.log(tokens), e]
+        residual = abs(np.log(np.exp(terms).sum()) - np.log(loss))
+        sides.add(bool(residual <= 1e-3))
+        total += residual**2 / 2 if residual <= 1e-3 else 1e-3 * (residual - 1e-3 / 2)
+    assert sides == {True, False}
+    point = np.array([a, b, e, LAW.alpha, LAW.beta])
+    found = Objective(runs, NO_SHIFT).value(point)
+    assert found * DELTA == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.parametrize("start", [GRID[17], GRID[1234], GRID[-1]])
+def test_the_gradient_is_that_of_the_objective(start):
+    objective = Objective(synthetic(1), (20.0, 24.0))
+    point = shift(np.array(start, float), (20.0, 24.0)) + 0.01
+
+    def gradient(at):
+        return objective.value_and_gradient(at)[1]
+
+    scale = np.linalg.norm(gradient(point))
+    assert check_grad(objective.value, gradient, point) < 1e-4 * scale
+
+
+def test_the_grid_is_the_papers():
+    assert len(GRID) == len(set(GRID)) == 4500
+
+
+def test_centering_moves_no_value():
+    runs, point = synthetic(2), np.array([6.0, 7.0, 0.5, 0.3, 0.4])
+    centered = Objective(runs, (19.0, 25.0)).value(shift(point, (19.0, 25.0)))
+    assert centered == pytest.approx(Objective(runs, NO_SHIFT).value(point))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_few_descents_find_what_descents_from_all_over_the_grid_do(seed):
+    """The lowest 24 starts against every 101st of the grid, whose descents none is lower than."""
+    runs = synthetic(seed, n_runs=30, noise=0.01)
+    spread = GRID[::101]
+    few, wide = fit(runs), fit(runs, spread, len(spread))
+    for name in ("E", "alpha", "beta"):
+        assert getattr(few, name) == pytest.approx(getattr(wide, name), rel=2e-3)
+    assert objective_of(few, runs) <= objective_of(wide, runs) * (1 + 1e-5)
+
+
+def objective_of(law, runs):
+    point = np.array([np.log(law.A), np.log(law.B), np.log(law.E), law.alpha, law.beta])
+    return Objective(runs, NO_SHIFT).value(point)
+
+
+def test_a_descent_ends_where_nothing_lower_is_near():
+    runs = synthetic(4)
+    objective = Objective(runs, (20.0, 24.0))
+    start = np.array([np.log(LAW.A), np.log(LAW.B), np.log(LAW.E), LAW.alpha, LAW.beta])
+    value, end = descend(objective, shift(start, (20.0, 24.0)))
+    random = np.random.default_rng(0)
+    near = [end + 1e-4 * random.standard_normal(5) for _ in range(200)]
+    assert min(map(objective.value, near)) > value * (1 - 1e-5)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    """By chance fewer than 7 of 10 do once in 80 if 90 % should, and 5 times in 6 if half do."""
+    n_held = dict.fromkeys(("E", "alpha", "beta"), 0)
+    for seed in range(10):
+        runs = synthetic(100 + seed)
+        law = fit(runs, n_descents=3)
+        intervals = resample(runs, law, 100, seed).intervals(0.9)
+        for name in n_held:
+            low, high = intervals[name]
+            n_held[name] += low <= getattr(LAW, name) <= high
+    assert min(n_held.values()) >= 7, n_held
+
+
+def test_more_confidence_means_wider_intervals():
+    runs = synthetic(5, n_runs=20)
+    resampled = resample(runs, fit(runs, n_descents=3), 60, 0)
+    for name, (low, high) in resampled.intervals(0.9).items():
+        inner_low, inner_high = resampled.intervals(0.5)[name]
+        assert low < inner_low < inner_high < high
+
+
+def test_what_varies_by_more_than_twofold_is_ill_determined():
+    assert ill_determined({"A": (1.0, 2.1), "B": (1.0, 1.9), "E": (-1.0, 1.0)}) == ["A", "E"]
+
+
+def ask(capsys, *options):
+    main(["plan", "fit", *options, "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_command_fits_and_says_what_it_cannot_tell(tmp_path, capsys):
+    table = write(tmp_path / "runs.csv", synthetic(6))
+    plot = tmp_path / "plot.svg"
+    options = (table, "--flops", "1e23", "--resamples", "60", "--seed", "3")
+    found = ask(capsys, *options, "--plot", str(plot))
+    assert list(found["intervals"]) == ["E", "A", "B", "alpha", "beta"]
+    for name, (low, high) in found["intervals"].items():
+        assert low < found[name] < high
+    assert {"A", "B"} <= set(found["ill_determined"])
+    best = ParametricLoss(*(found[name] for name in found["intervals"])).frontier()
+    assert found["params"] == pytest.approx(best.for_flops(1e23).params)
+    assert found["params"] * found["tokens"] * 6 == pytest.approx(1e23)
+    low, high = found["optimum_intervals"]["params"]
+    assert low < found["params"] < high
+    assert "<svg" in plot.read_text()
+    assert ask(capsys, *options) == found
+    main(["plan", "fit", *options])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "A and B are ill-determined" in shown
+    assert "times that of the largest run" in shown
+
+
+def test_clean_runs_leave_nothing_ill_determined(tmp_path, capsys):
+    table = write(tmp_path / "runs.csv", synthetic(7, noise=1e-4))
+    found = ask(capsys, table, "--resamples", "30")
+    assert found["ill_determined"] == []
+    assert found["E"] == pytest.approx(LAW.E, rel=1e-3)
+    assert found["alpha"] == pytest.approx(LAW.alpha, rel=5e-3)
+    assert found["beta"] == pytest.approx(LAW.beta, rel=5e-3)
+    assert "params" not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("params,loss\n1,1\n", "runs.csv: line 1: no column tokens (found: params, loss)"),
+        ("", "runs.csv: line 1: no column params and tokens and loss"),
+        ("params,tokens,loss\n1,1,1\n1,1,-2\n",
+         "runs.csv: line 3: column loss: expected a number above 0, found '-2'"),
+        ("params,tokens,loss\n1,x,1\n",
+         "runs.csv: line 2: column tokens: expected a number, found 'x'"),
+        ("params,tokens,loss\n1,1\n",
+         "runs.csv: line 2: column loss: expected a number, found ''"),
+        ("params,tokens,loss\n" + "1,1,1\n" * 5, "Too few runs: 5 (expected more than 5"),
+        ("params,tokens,loss\n" + "1,1,1\n" * 9, "Too few different params: 1 (expected 3"),
+    ],
+)  # fmt: skip
+def test_a_wrong_table_is_refused(text, message, tmp_path, capsys):
+    path = tmp_path / "runs.csv"
+    path.write_text(text)
+    with pytest.raises(SystemExit) as exit_:
+        main(["plan", "fit", str(path)])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_table_is_an_error(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["plan", "fit", str(tmp_path / "none.csv")])
+    assert "none.csv" in capsys.readouterr().err
+
+
+def test_columns_may_stand_in_any_order_beside_others(tmp_path, capsys):
+    runs = synthetic(8, n_runs=12)
+    plain = write(tmp_path / "plain.csv", runs)
+    other = tmp_path / "other.csv"
+    rows = zip(runs.loss, runs.tokens, runs.params, strict=True)
+    lines = [f"run {i}, " + ", ".join(repr(float(v)) for v in row) for i, row in enumerate(rows)]
+    other.write_text("\ufeffname, loss, tokens, params\n" + "\n".join(lines) + "\n")
+    options = ("--resamples", "5")
+    assert ask(capsys, plain, *options) == ask(capsys, str(other), *options)
