@@ -8,8 +8,8 @@ Hoffmann et al., *Training Compute-Optimal Large Language Models* (2022), arXiv:
 where LSE is the logarithm of the sum of exponentials, by L-BFGS from every point of a grid of 4,500
 starts, and keep the best. Besiroglu et al. 2024, arXiv:2404.10102, found how this goes wrong: with
 the *mean* over runs in place of the sum, the objective is so small that L-BFGS takes it for settled
-and stops early. Here it is the sum, divided by delta, which makes it of the order of the number of
-runs; and the gradient is analytic.
+and stops early. Here it is the sum, divided by the square of delta, which makes it of the order of
+the number of runs or more; and the gradient is analytic.
 
 **Fewer descents, the same optimum.** Evaluating the objective at all 4,500 starts takes tenths of a
 second, descending from all of them minutes. So only the `N_DESCENTS` lowest starts are descended
@@ -34,12 +34,12 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import minimize  # type: ignore[import-untyped]
 
+from optim8.plan.bootstrap import interval
 from optim8.plan.frontier import Optimum
 from optim8.plan.loss import ParametricLoss
-
-Array = NDArray[np.float64]
+from optim8.plan.runs import Array
 
 #: Where the Huber loss turns from a square to a line, in nats of ln L.
 DELTA = 1e-3
@@ -97,13 +97,13 @@ class Runs:
                     f"Too few different {name}: {n_distinct} (expected {MIN_DISTINCT} or more)"
                 )
 
-    def at(self, indices: Array) -> Runs:
+    def at(self, indices: NDArray[np.int64]) -> Runs:
         """Return the runs of these indices."""
         return Runs(self.params[indices], self.tokens[indices], self.loss[indices])
 
 
 class Objective:
-    """The sum of Huber losses, over `DELTA`, and its gradient.
+    """The sum of Huber losses, over the square of `DELTA`, and its gradient.
 
     Parameters are (a, b, e, alpha, beta) with ln N and ln D taken from their `centers`: see
     `shift`.
@@ -130,7 +130,7 @@ class Objective:
         total = shares.sum(axis=0)
         shares /= total
         residual = largest + np.log(total) - self._log_loss
-        slope = np.clip(residual / DELTA, -1, 1)  # the derivative of Huber's loss, over DELTA
+        slope = np.clip(residual / DELTA, -1, 1)  # Huber's derivative, over DELTA
         value = float(slope @ residual - DELTA / 2 * (slope @ slope)) / DELTA
         by_term = shares * slope / DELTA
         sums = by_term.sum(axis=1)
@@ -179,8 +179,9 @@ def fit(
     Runs without noise give their law back:
 
     >>> law = ParametricLoss(E=1.8, A=480.0, B=2080.0, alpha=0.35, beta=0.37)
-    >>> params, tokens = (grid.ravel() for grid in np.meshgrid([1e8, 3e8, 1e9], [2e9, 6e9, 2e10]))
-    >>> found = fit(Runs(params, tokens, law.predict(params, tokens)))
+    >>> shapes = list(product([1e8, 3e8, 1e9], [2e9, 6e9, 2e10]))
+    >>> losses = [law.predict(params, tokens) for params, tokens in shapes]
+    >>> found = fit(Runs(*np.array(shapes).T, np.array(losses)))
     >>> round(found.E, 2), round(found.alpha, 2), round(found.beta, 2)
     (1.8, 0.35, 0.37)
     """
@@ -254,18 +255,6 @@ def resample(runs: Runs, law: ParametricLoss, n_resamples: int, seed: int) -> Re
     return Resampled(laws)
 
 
-def interval(values: Array, confidence: float) -> tuple[float, float]:
-    """Return the quantiles between which lies `confidence` of the values.
-
-    Examples
-    --------
-    >>> interval(np.arange(101.0), 0.9)
-    (5.0, 95.0)
-    """
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
 def ill_determined(intervals: dict[str, tuple[float, float]]) -> list[str]:
     """Return the names of the intervals whose ends differ by more than `ILL_DETERMINED_FACTOR`.
 
@@ -284,5 +273,5 @@ def _centers(runs: Runs) -> tuple[float, float]:
 def _law(point: Array, centers: Sequence[float]) -> ParametricLoss:
     a, b, e, alpha, beta = shift(point, [-center for center in centers])
     with np.errstate(over="ignore", under="ignore"):
-        coefficients = [float(value) for value in np.exp([e, a, b])]
-    return ParametricLoss(*coefficients, float(alpha), float(beta))
+        e, a, b = (float(value) for value in np.exp([e, a, b]))
+    return ParametricLoss(E=e, A=a, B=b, alpha=float(alpha), beta=float(beta))

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+Array = NDArray[np.float64]
 
-def read(
-    path: Path, columns: Mapping[str, Callable[[str], float]]
-) -> dict[str, NDArray[np.float64]]:
+
+def read(path: Path, columns: Mapping[str, Callable[[str], float]]) -> dict[str, Array]:
     """Read some columns of a table.
 
     Parameters
@@ -34,8 +34,8 @@ def read(
     Raises
     ------
     ValueError
-        If a column is missing, or a value is; or if one is not what its reader takes. Names the
-        file, line, column and value.
+        If there are no runs, a column or a value is missing, or one is not what its reader takes;
+        names the file, line, column and value.
     OSError
         If the file cannot be read.
     """
@@ -54,4 +54,6 @@ def read(
                 except ValueError as error:
                     label = f"{path}: line {lines.line_num}: column {name}"
                     raise ValueError(f"{label}: {error}") from None
+    if not all(values.values()):
+        raise ValueError(f"{path}: the table has no runs")
     return {name: np.array(column) for name, column in values.items()}

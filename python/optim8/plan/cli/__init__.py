@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from optim8.plan.answer import Answer, show, to_json
-from optim8.plan.cli import carbon, compute, cost, fit, memory
+from optim8.plan.cli import carbon, compute, cost, fit, memory, transfer
 
 #: In the order in which help lists them.
-COMMANDS = (memory, compute, cost, carbon, fit)
+COMMANDS = (memory, compute, cost, carbon, fit, transfer)
 
 #: What only the command needs, as the extra `plan` lists it.
 EXTRAS = ("matplotlib", "rich", "scipy")

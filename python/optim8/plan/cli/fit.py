@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from optim8.plan.fit import Resampled, Runs
     from optim8.plan.loss import ParametricLoss
 
-ASSUMPTIONS = (
+#: Those of every bootstrap.
+RESAMPLING = (
     Assumption("confidence", "that an interval has", fraction, 0.9,
                "a convention"),
     Assumption("resamples", "of the runs, for the intervals", count, 1000,
@@ -44,7 +45,7 @@ def add_parser(
     parser.add_argument(
         "--flops", type=option(positive), help="a budget, whose best size by this fit is asked for"
     )
-    add_assumptions(parser, ASSUMPTIONS)
+    add_assumptions(parser, RESAMPLING)
     parser.set_defaults(answer=answer)
     return parser
 
@@ -54,7 +55,7 @@ def answer(options: argparse.Namespace) -> Answer:
     from optim8.plan.fit import Runs, fit, ill_determined, resample
     from optim8.plan.runs import read
 
-    assumed = choose(options, ASSUMPTIONS)
+    assumed = choose(options, RESAMPLING)
     confidence = assumed["confidence"].value
     runs = Runs(**read(options.runs, {"params": positive, "tokens": positive, "loss": positive}))
     law = fit(runs)
@@ -96,7 +97,7 @@ def _optimum(
 ) -> dict[str, tuple[float, float]]:
     import numpy as np
 
-    from optim8.plan.fit import interval
+    from optim8.plan.bootstrap import interval
 
     optima = resampled.optima(best.flops)
     return {
