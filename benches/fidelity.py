@@ -1,6 +1,8 @@
 """How far an 8-bit AdamW's updates are from those of 32-bit AdamW.
 
-A model is trained with torch's float32 AdamW. At every step each candidate is given the very same
+The demo's GPT is trained, on the demo's text, with torch's float32 AdamW: what makes 8-bit states
+hard (second moments that differ by many orders of magnitude within a block, rows that rarely get a
+gradient) is absent from random numbers. At every step each candidate is given the very same
 gradients, and its whole update u8 is compared with the update u32 of a float32 AdamW on the same
 stream::
 
@@ -29,10 +31,11 @@ import torch
 from torch import Tensor, nn
 
 from benches import optimizers
-from benches.gpt import GPT, sample_batch, standard_library_text
 from benches.memory import state_nbytes
 from benches.optimizers import MakeOptimizer
 from benches.simulated import MIN_QUANTIZED_NUMEL, SimulatedAdamW, flashoptim, paper
+from optim8.demo.model import GPT
+from optim8.demo.text import sample, standard_library
 
 BLOCK_SIZES = (64, 128, 256)
 
@@ -43,6 +46,7 @@ class Protocol:
 
     n_layers: int = 3
     width: int = 128
+    n_heads: int = 4
     context: int = 64
     batch: int = 16
     n_steps: int = 400
@@ -135,7 +139,7 @@ def study(
         In the order of the candidates.
     """
     torch.manual_seed(protocol.seed)
-    model = GPT(protocol.n_layers, protocol.width, protocol.context)
+    model = GPT(protocol.n_layers, protocol.width, protocol.n_heads, protocol.context)
     parameters = list(model.parameters())
     trainer = torch.optim.AdamW(parameters, lr=protocol.lr, fused=True)
     exact = _Shadow(partial(torch.optim.AdamW, fused=True), parameters, protocol.lr)
@@ -169,11 +173,11 @@ def study(
 
 def _train(model: GPT, trainer: torch.optim.Optimizer, protocol: Protocol) -> Iterator[float]:
     """Yield the loss after each backward pass; the optimizer steps when the caller comes back."""
-    text = standard_library_text()
+    text = standard_library().training
     generator = torch.Generator().manual_seed(protocol.seed)
     for _ in range(protocol.n_steps):
         trainer.zero_grad()
-        loss = model.loss(sample_batch(text, protocol.batch, protocol.context, generator))
+        loss = model.loss(sample(text, protocol.batch, protocol.context + 1, generator))
         loss.backward()
         yield loss.item()
         trainer.step()

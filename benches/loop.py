@@ -20,16 +20,17 @@ from torch import Tensor
 
 from benches import machine
 from benches.answer import WrongAnswerError
-from benches.gpt import GPT, sample_batch, standard_library_text
 from benches.memory import state_nbytes
 from benches.optimizers import BASELINE, Candidate
 from benches.record import Result
 from benches.timing import MemoryRoof, Timing, no_garbage_collection
+from optim8.demo.model import GPT
+from optim8.demo.text import sample, standard_library
 
 #: Name to (layers, width) of GPTs of about that many parameters.
 MODELS = {"100k": (2, 56), "1M": (5, 128), "8M": (10, 256), "32M": (10, 512)}
 
-BATCH, CONTEXT = 2, 64
+BATCH, CONTEXT, N_HEADS = 2, 64, 4
 LR = 1e-3
 
 #: Untimed iterations, in which states are made and the answer is checked.
@@ -88,17 +89,17 @@ def measure(
     """
     torch.manual_seed(0)
     n_layers, width = MODELS[name]
-    model = GPT(n_layers, width, CONTEXT)
+    model = GPT(n_layers, width, N_HEADS, CONTEXT)
     initial = _flat(model)
     runs = {}
     for candidate in candidates:
         own = copy.deepcopy(model)
         runs[candidate.name] = _Run(own, candidate.make(own.parameters(), lr=LR))
-    text = standard_library_text()
+    text = standard_library().training
     generator = torch.Generator().manual_seed(0)
     with no_garbage_collection():
         for iteration in range(N_FIRST + n_rounds):
-            pieces = sample_batch(text, BATCH, CONTEXT, generator)
+            pieces = sample(text, BATCH, CONTEXT + 1, generator)
             for run in runs.values():
                 run.iterate(pieces)
             if iteration == N_FIRST - 1:
