@@ -21,6 +21,7 @@ from benches import (
     loop,
     machine,
     memory,
+    minimize,
     offload,
     optimizers,
     plan_memory,
@@ -172,6 +173,12 @@ def _run_fidelity(record: Record, options: argparse.Namespace, _sizes: Sequence[
     print(f"\n{report.fidelity_table(record.fidelity)}")
 
 
+def _run_minimize(record: Record, options: argparse.Namespace, _sizes: Sequence[str]) -> None:
+    n_seeds = minimize.N_QUICK_SEEDS if options.quick else minimize.N_SEEDS
+    record.minimize += minimize.study(minimize.SETTINGS, n_seeds)
+    print(f"\n{report.minimize_table(record.minimize)}")
+
+
 STUDIES = {
     "step": Study(_run_step, "time of AdamW's step", cases.ALL, cases.QUICK),
     "family": Study(_run_family, "time of every optimizer's step", ("32M",), ("1M",)),
@@ -190,6 +197,7 @@ STUDIES = {
         ("tiny",),
     ),
     "fidelity": Study(_run_fidelity, "error of AdamW's update against 32-bit AdamW"),
+    "minimize": Study(_run_minimize, "final losses with 32-bit and 8-bit states"),
 }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from benches import machine
 from benches.fidelity import Fidelity
 from benches.memory import Memory
+from benches.minimize import Minimum
 from benches.plan_memory import Comparison
 from benches.timing import Timing
 
@@ -72,6 +73,7 @@ class Record:
     memory: list[Memory] = field(default_factory=list)
     fidelity: list[Fidelity] = field(default_factory=list)
     plan_memory: list[Comparison] = field(default_factory=list)
+    minimize: list[Minimum] = field(default_factory=list)
 
     def save(self, path: Path | None = None) -> Path:
         """Write as JSON, by default into `benches/records` under the CPU's name and the date."""
@@ -96,5 +98,7 @@ class Record:
             ],
             memory=[Memory(**memory) for memory in content["memory"]],
             fidelity=[Fidelity(**fidelity) for fidelity in content["fidelity"]],
-            plan_memory=[Comparison(**found) for found in content.get("plan_memory", [])],
+            # Older records have none of these.
+            plan_memory=[Comparison(**found) for found in content.get("plan_memory", ())],
+            minimize=[Minimum(**minimum) for minimum in content.get("minimize", ())],
         )

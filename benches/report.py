@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from statistics import mean, stdev
 
 from benches import codec, family, optimizers
 from benches.fidelity import Fidelity
 from benches.memory import Memory
+from benches.minimize import Minimum
 from benches.plan_memory import Comparison
 from benches.record import Record, Result
 
@@ -127,6 +129,32 @@ def fidelity_table(fidelity: Iterable[Fidelity]) -> str:
     )
 
 
+def minimize_table(minima: Iterable[Minimum]) -> str:
+    """Show final losses, mean and standard deviation over seeds, one table for each problem."""
+    header = ("", "32-bit", "8-bit", "difference, in deviations", "within the spread")
+    return "\n\n".join(
+        f"{problem}\n"
+        + table(
+            header,
+            (
+                (
+                    m.optimizer,
+                    _mean_and_deviation(m.ends_32_bit),
+                    _mean_and_deviation(m.ends_8_bit),
+                    f"{m.difference / m.spread:+.2f}",
+                    "yes" if m.is_within_spread else "no",
+                )
+                for m in group
+            ),
+        )
+        for problem, group in groupby(minima, key=lambda m: m.problem)
+    )
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    return f"{mean(values):.4f} ± {stdev(values):.4f}"
+
+
 @dataclass(frozen=True)
 class Bar:
     """What must be reached, and how it is read from a record."""
@@ -181,6 +209,10 @@ def _error_against_peer(record: Record) -> float | None:
     return ours / peer if ours and peer else None
 
 
+def _share_within_spread(record: Record) -> float | None:
+    return mean(m.is_within_spread for m in record.minimize) if record.minimize else None
+
+
 def _errors(record: Record) -> dict[str, float]:
     return {f.candidate: f.error for f in record.fidelity}
 
@@ -230,6 +262,7 @@ BARS = (
         unit="",
         higher_is_better=False,
     ),
+    Bar("final losses within the seeds' spread", 1.0, None, _share_within_spread, unit=" of them"),
 )
 
 
