@@ -175,7 +175,7 @@ def _run_fidelity(record: Record, options: argparse.Namespace, _sizes: Sequence[
 
 def _run_minimize(record: Record, options: argparse.Namespace, _sizes: Sequence[str]) -> None:
     n_seeds = minimize.N_QUICK_SEEDS if options.quick else minimize.N_SEEDS
-    record.minimize += minimize.study(minimize.SETTINGS, n_seeds)
+    record.minimize += minimize.study(n_seeds=n_seeds)
     print(f"\n{report.minimize_table(record.minimize)}")
 
 

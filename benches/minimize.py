@@ -271,15 +271,23 @@ def train(problem: Problem, optimizer: str, lr: float, seed: int, state_bits: in
     return Run(start, mean_loss(model, problem.held_out()))
 
 
-def study(names: Iterable[str], n_seeds: int, *, quiet: bool = False) -> list[Minimum]:
-    """Train every problem with some optimizers.
+def study(
+    problems: Iterable[str] = tuple(PROBLEMS),
+    names: Iterable[str] = tuple(SETTINGS),
+    n_seeds: int = N_SEEDS,
+    *,
+    quiet: bool = False,
+) -> list[Minimum]:
+    """Solve problems with optimizers, from every seed, with states of 32 and of 8 bits.
 
     Parameters
     ----------
+    problems : iterable of str
+        In `PROBLEMS`.
     names : iterable of str
         In `SETTINGS`.
     n_seeds : int
-        At least two.
+        At least two, or there is no spread.
     quiet : bool, default False
         Print no progress to stderr.
 
@@ -288,7 +296,7 @@ def study(names: Iterable[str], n_seeds: int, *, quiet: bool = False) -> list[Mi
     list of Minimum
         By problem, then in the order of the names.
     """
-    cases = list(product(PROBLEMS, names))
+    cases = list(product(problems, names))
     tasks = list(product(cases, (32, 8), range(n_seeds)))
     runs: list[Run] = []
     with ProcessPoolExecutor(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from benches import answer, cases, family, fidelity, memory, optimizers, report, simulated
 from benches.__main__ import STUDIES, main
 from benches.fidelity import Fidelity, Protocol
+from benches.minimize import Minimum
 from benches.record import Record, Result
 from benches.timing import MemoryRoof, Timing, alternate
 
@@ -82,9 +83,22 @@ def test_every_bar_reads_what_the_studies_write() -> None:
         fidelity=[
             Fidelity(name, 0.1, 1, 2) for name in (*fidelity.our_candidates(), "bitsandbytes")
         ],
+        minimize=[Minimum("digits", "SGD", 2.3, [0.1, 0.2], [0.1, 0.2])],
     )
     record.machine["optim8"] = {"level": "avx512"}
     assert [bar.title for bar in report.BARS if bar.measure(record) is None] == []
+
+
+def test_a_record_keeps_final_losses(tmp_path: Path) -> None:
+    minima = [
+        Minimum("digits", "SGD", 2.3, [0.1, 0.3], [0.1, 0.2]),
+        Minimum("gpt", "SGD", 5.5, [2.5, 2.7], [2.5, 3.5]),
+    ]
+    record = Record.load(Record(minimize=minima).save(tmp_path / "record.json"))
+    assert record.minimize == minima
+    shown = report.minimize_table(record.minimize)
+    assert "| SGD | 0.2000 ± 0.1414 | 0.1500 ± 0.0707 |" in shown
+    assert "0.5 of them" in report.bars_table(record)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import optim8
-from benches import family
+from benches import family, minimize
 from optim8 import _native
 from optim8.optim import Optim8Optimizer, Options
 from specs import CLASSES, OWN_TESTS, SPECS, TORCH_CLASSES, by_rule
@@ -31,6 +31,15 @@ def test_every_public_optimizer_has_a_spec():
 def test_every_optimizer_is_in_the_readme_and_in_the_benchmarks(cls):
     assert f"`{cls.__name__}`" in (Path(__file__).parents[1] / "README.md").read_text()
     assert cls.__name__ in family.OPTIMIZERS
+
+
+def test_every_optimizer_is_known_to_minimize():
+    public = {
+        name
+        for name in optim8.__all__
+        if inspect.isclass(cls := getattr(optim8, name)) and issubclass(cls, torch.optim.Optimizer)
+    }
+    assert minimize.SETTINGS.keys() == public
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=by_rule)

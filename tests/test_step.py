@@ -1,8 +1,13 @@
 """The 8-bit step: right to float64 references, and torch's conventions around it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 import optim8
 from optim8 import _native
@@ -101,6 +106,39 @@ def test_an_element_without_gradient_never_moves(spec, codec):
     assert torch.equal(p.detach()[1:3, 500:1500], start[1:3, 500:1500])
     # Steps of one length may lead back to the start.
     assert (p.detach()[0] != start[0]).float().mean() > 0.8
+
+
+MAKERS = {
+    by_rule(spec): partial(spec.cls, **{**spec.kwargs, "weight_decay": 0.0}) for spec in SPECS
+} | {
+    "Muon": partial(optim8.Muon, weight_decay=0.0),
+    "Graft": lambda params, **options: optim8.Graft(
+        optim8.SGD(params, momentum=0.9, **options),
+        optim8.AdamW(params, weight_decay=0.0, **options),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@settings(max_examples=10)
+@given(
+    seen=st.sets(st.integers(0, 39), min_size=1),
+    width=st.sampled_from([24, 300]),
+    block_size=st.sampled_from([32, 256]),
+    state_bits=st.sampled_from([8, 32]),
+)
+def test_padding_and_tokens_never_seen_do_not_move(name, seen, width, block_size, state_bits):
+    embedding = nn.Embedding(40, width, padding_idx=7)
+    start = embedding.weight.detach().clone()
+    options = {"min_quantized_numel": 0, "block_size": block_size, "state_bits": state_bits}
+    optimizer = MAKERS[name]([embedding.weight], **options)
+    tokens = torch.tensor([*seen, 7])
+    for n in range(5):
+        optimizer.zero_grad()
+        (embedding(tokens) * tensor((len(tokens), width), seed=n)).sum().backward()
+        optimizer.step()
+    moved = (embedding.weight.detach() != start).any(1)
+    assert set(moved.nonzero().flatten().tolist()) == seen - {7}
 
 
 VIEWS = {
