@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-import benches.gpt
 import optim8
 from benches import plan_memory
 from optim8.cli import main
-from optim8.demo.model import GPT
+from optim8.demo.model import GPT, Layer
 from optim8.demo.sizes import SIZES
 from optim8.plan.activations import Batch, activations
 from optim8.plan.memory import Setup, largest, of_count, of_model, of_module
@@ -181,10 +180,17 @@ class GatedLayer(nn.Module):
         return x + down(silu(gate(normed)) * up(normed))
 
 
+def layer_with_layer_norms():
+    """Return a layer of the demo's, normalized as GPT-2's are."""
+    layer = Layer(64, 2)
+    layer.norm_attention, layer.norm_mlp = nn.LayerNorm(64), nn.LayerNorm(64)
+    return layer
+
+
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
-        (benches.gpt.Layer(64, 2), {"norm": "layer"}),
+        (layer_with_layer_norms(), {"norm": "layer"}),
         (GatedLayer(64, 2, 160), {"is_gated": True, "mlp_width": 160}),
     ],
     ids=["layer norm", "gated"],
