@@ -76,6 +76,7 @@ SETTINGS = {
     "NAdam": Setting(0.3, 3e-3),
     "RAdam": Setting(0.3, 0.01),
     "RMSprop": Setting(0.01, 1e-3, {"momentum": 0.9}),
+    "ScheduleFreeAdamW": Setting(0.3, 3e-3),
     "SGD": Setting(1, 0.1, {"momentum": 0.9}),
     "SGDW": Setting(1, 0.1, {"momentum": 0.9}),
     "StableAdamW": Setting(0.3, 3e-3),
@@ -268,6 +269,9 @@ def train(problem: Problem, optimizer: str, lr: float, seed: int, state_bits: in
         for each in (*optimizers, *schedulers):
             each.step()
         model.zero_grad()
+    for each in optimizers:
+        if hasattr(each, "eval"):  # Schedule-Free evaluates elsewhere than it trains
+            each.eval()
     return Run(start, mean_loss(model, problem.held_out()))
 
 

@@ -31,6 +31,7 @@ def test_every_public_optimizer_has_a_spec():
 def test_every_optimizer_is_in_the_readme_and_in_the_benchmarks(cls):
     assert f"`{cls.__name__}`" in (Path(__file__).parents[1] / "README.md").read_text()
     assert cls.__name__ in family.OPTIMIZERS
+    assert cls.__name__ in minimize.SETTINGS
 
 
 def test_every_optimizer_is_known_to_minimize():
