@@ -84,9 +84,9 @@ def test_centering_moves_no_value():
 
 @pytest.mark.parametrize("seed", range(2))
 def test_few_descents_find_what_descents_from_all_over_the_grid_do(seed):
-    """The lowest 24 starts against every 101st of the grid, whose descents none is lower than."""
+    """The lowest 24 starts against every 211th of the grid, whose descents none is lower than."""
     runs = synthetic(seed, n_runs=30, noise=0.01)
-    spread = GRID[::101]
+    spread = GRID[::211]
     few, wide = fit(runs), fit(runs, spread, len(spread))
     for name in ("E", "alpha", "beta"):
         assert getattr(few, name) == pytest.approx(getattr(wide, name), rel=2e-3)

@@ -13,10 +13,14 @@ names the source of every formula and number that it uses.
 ``memory``, with ``model``, ``states``, ``activations`` and ``sharding``
     Bytes of a run: shapes of a model, states of an optimizer, what a backward pass keeps, what
     each device holds.
-``cost``, with ``hardware`` and ``flops``
+``flops``, ``frontier``, ``loss``, ``compute``
+    Operations of a training run, and what size they are best spent on.
+``cost``, with ``hardware``
     Time and money: what devices can do and cost.
 ``carbon``, with ``measure``
     Energy and emissions, planned or measured.
+``runs``, ``bootstrap``, ``fit``, ``transfer``
+    Laws fitted to tables of runs: of the loss, and of a downstream error.
 ``answer``, ``cli``
     What every command prints (a table or JSON, and all that it assumed), and the commands.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,9 +52,6 @@ def add_parser(
 
 def answer(options: argparse.Namespace) -> Answer:
     """Answer with the fit, its intervals, and the optimum for a budget."""
-    # L-BFGS of five unknowns makes BLAS wake threads thousands of times, for nothing: it took 12
-    # times the processor time. This is read when NumPy is imported, below.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from optim8.plan.fit import Runs, fit, ill_determined, resample
     from optim8.plan.runs import read
 
