@@ -67,3 +67,14 @@ def test_the_package_has_its_public_names_and_no_others() -> None:
         "assert AdamW is optim8.AdamW and optim8.nn.StableEmbedding\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such pipes")
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    program = "from optim8.cli import main; main(['plan', 'carbon', '--hours', '1', '--json'])"
+    command = [sys.executable, "-u", "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""

@@ -8,7 +8,9 @@ subcommand needs is imported when it runs, so that help is printed at once.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import TypeAlias
@@ -28,7 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Those of the process, unless given.
     """
     options = _parser().parse_args(arguments)
-    options.run(options)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has seen enough. What is still in the buffer must not fail again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -159,3 +159,22 @@ def test_without_codecarbon_it_says_what_to_install(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["plan", "carbon", "--measure", "--", "true"])
     assert "pip install codecarbon" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kg_per_kwh = 'much'", "kg_per_kwh is 'much' (expected float)"),
+        ("kg_per_kwh = true", "kg_per_kwh is True (expected float)"),
+        ("kg_per_kwh = 1\ncolor = 'green'", "has unknown color"),
+        ("", "missing 1 required keyword-only argument: 'kg_per_kwh'"),
+    ],
+)
+def test_entries_of_the_users_are_checked(text, message, tmp_path, capsys):
+    file = tmp_path / "mine.toml"
+    file.write_text(f"[grid.mine]\ntitle = 'mine'\nsource = 'me'\ndate = '2026'\n{text}\n")
+    with pytest.raises(SystemExit):
+        main(["plan", "carbon", "--hours", "1", "--data", str(file), "--grid", "mine"])
+    shown = capsys.readouterr().err
+    assert "mine.toml: [grid.mine]" in shown
+    assert message in shown

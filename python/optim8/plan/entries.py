@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -128,7 +129,23 @@ def _entry(label: str, entry_type: type[E], name: str, values: object) -> E:
     known = {field.name for field in fields(entry_type)} - {"name"}
     if unknown := values.keys() - known:
         raise ValueError(f"{label} has unknown {', '.join(sorted(unknown))}")
+    hints = get_type_hints(entry_type)
+    for key, value in values.items():
+        if not _is_of(value, hints[key]):
+            expected = getattr(hints[key], "__name__", str(hints[key]))
+            raise ValueError(f"{label}: {key} is {value!r} (expected {expected})")
     try:
         return entry_type(name=name, **values)
     except TypeError as error:
         raise ValueError(f"{label}: {str(error).partition('() ')[2]}") from None
+
+
+def _is_of(value: object, hint: Any) -> bool:
+    """Whether a value of TOML is of a field's type: a plain one, a list of one, or one or None."""
+    if members := get_args(hint):
+        if isinstance(hint, UnionType):
+            return any(_is_of(value, member) for member in members)
+        return isinstance(value, list) and all(_is_of(item, members[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is hint
