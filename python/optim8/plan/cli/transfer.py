@@ -60,7 +60,7 @@ def answer(options: argparse.Namespace) -> Answer:
     ]
     notes = [
         "The intervals are rough: of simulated tables of 40 to 200 runs, those of 90 % held the "
-        "irreducible error in 70 to 85 %, as a hull never quite reaches what is possible."
+        "irreducible error in 65 to 85 %, as a hull never quite reaches what is possible."
     ]
     return Answer(
         f"downstream error, by the {n_corners} corners of the hull of {len(upstream)} runs",
