@@ -114,6 +114,8 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 @pytest.mark.filterwarnings("ignore")  # it tells of the GPU that it would rather have
 def test_there_and_back_to_bitsandbytes(name, kwargs, shape, device):
     bitsandbytes = pytest.importorskip("bitsandbytes")  # Python 3.10 has no pinned one
+    if device == "cuda" and name in ("LAMB", "LARS"):
+        pytest.skip("bitsandbytes 0.50.2 refuses to step these on a GPU")
     param = tensor(shape).to(device).requires_grad_()
     theirs = getattr(bitsandbytes.optim, f"{name}8bit")([param], **kwargs)
     step(theirs, 3)

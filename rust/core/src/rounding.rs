@@ -42,6 +42,19 @@ const fn noise() -> [Aligned<i32>; N_NOISE_GROUPS] {
     noise
 }
 
+/// For each bit of an element's place in its group: all ones where it is set.
+static PLACE_BITS: [Aligned<i32>; GROUP.ilog2() as usize] = place_bits();
+
+const fn place_bits() -> [Aligned<i32>; GROUP.ilog2() as usize] {
+    let mut bits = [Aligned([0; GROUP]); GROUP.ilog2() as usize];
+    let mut i = 0;
+    while i < bits.len() * GROUP {
+        bits[i / GROUP].0[i % GROUP] = -((((i % GROUP) >> (i / GROUP)) & 1) as i32);
+        i += 1;
+    }
+    bits
+}
+
 /// A strong 64-bit hash (the finalizer of splitmix64: Steele, Lea, Flood 2014).
 const fn mix(key: u64) -> u64 {
     let z = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -98,14 +111,15 @@ impl Thresholds {
     /// Starts at the first element of the block.
     #[inline(always)]
     pub(crate) fn lanes<S: Simd>(self, simd: S) -> ThresholdLanes<S> {
-        // Integer lanes need no multiplication: the first vector is made by doing it in scalars.
-        let mut first = [0; GROUP];
-        for (element, value) in first.iter_mut().take(S::LANES).enumerate() {
-            *value = self.slope.wrapping_mul(element as u32).wrapping_add(self.origin) as i32;
+        // Integer lanes need no multiplication: the slope times a place is a sum over its bits.
+        let mut lattice = simd.splat_i32(self.origin as i32);
+        for (bit, places) in PLACE_BITS.iter().enumerate().take(S::LANES.ilog2() as usize) {
+            let step = simd.splat_i32((self.slope << bit) as i32);
+            lattice = simd.add_i32(lattice, simd.and_i32(simd.load_i32(&places.0, 0), step));
         }
         ThresholdLanes {
             simd,
-            lattice: simd.load_i32(&first, 0),
+            lattice,
             stride: simd.splat_i32(self.slope.wrapping_mul(S::LANES as u32) as i32),
             time: simd.splat_i32(self.time as i32),
             mask: simd.splat_i32((1 << FRACTION_BITS) - 1),

@@ -2,7 +2,9 @@
 //!
 //! For each block: decode the states, apply the rule, write the parameters, find the new scales,
 //! encode the states. It is two passes over a block, the fresh states waiting in the first-level
-//! cache in between, because a scale is not known before the last element of its block.
+//! cache in between, because a scale is not known before the last element of its block. The second
+//! pass over a block comes after the first over the next one, which hides how long it takes to find
+//! a maximum and divide by it.
 //!
 //! Rules that need a sum over the whole tensor (a norm, say) go over it once more, beforehand. The
 //! same loop then writes nothing and adds up: in the rule's type, each of the [`GROUP`] elements of a
@@ -100,8 +102,10 @@ where
     fn run<S: Simd>(mut self, simd: S) -> Outcome {
         // A copy, which no store can change: else its numbers are converted again for every vector.
         let rule = self.rule;
-        let mut fresh: [Scratch; N] =
-            core::array::from_fn(|_| Scratch::new(self.layout.block_size()));
+        let scratch = |_| Scratch::new(self.layout.block_size());
+        // Of this block, and of the one before.
+        let mut fresh: [[Scratch; N]; 2] = [(); 2].map(|()| core::array::from_fn(scratch));
+        let mut waiting = None;
         let origin = self.layout.elements(self.blocks.clone()).start;
         let mut tail = Tail::new();
         let mut outcome = Outcome::default();
@@ -118,7 +122,7 @@ where
             let mut thresholds = self.param_stream.map(|stream| stream.block(block).lanes(simd));
             let mut sums: Sums<E::Compute> = [[E::Compute::default(); GROUP]; 2];
             let peaks = {
-                let mut pairs = self.states.iter_mut().zip(&mut fresh);
+                let mut pairs = self.states.iter_mut().zip(&mut fresh[0]);
                 let states: [BlockState<'_, S, E>; N] = core::array::from_fn(|i| {
                     let (state, fresh) = pairs.next().expect("one for each state");
                     let codebook = codec.codebook(is_signed::<R, N>(i));
@@ -141,20 +145,54 @@ where
                 }
                 continue;
             }
-            for (i, state) in self.states.iter_mut().enumerate() {
-                if let StateBlocks::Quantized { codes, scales, stream } = state {
-                    let rounding = match stream {
-                        Some(stream) => Rounding::Stochastic(stream.block(block)),
-                        None => Rounding::Nearest,
-                    };
-                    let codes = &mut codes[elements.clone()];
-                    let signed = is_signed::<R, N>(i);
-                    scales[index] =
-                        fresh[i].encode(self.level, codec, signed, rounding, peaks[i], codes);
-                }
+            // The scale of this block is not known before its last maximum; that of the one before
+            // has been for long.
+            if let Some(before) = waiting.replace(Waiting { index, block, elements, peaks }) {
+                self.encode(&mut fresh[1], before);
             }
+            fresh.swap(0, 1);
+        }
+        if let Some(last) = waiting {
+            self.encode(&mut fresh[1], last);
         }
         outcome
+    }
+}
+
+/// A block whose fresh states wait to be encoded.
+struct Waiting<const N: usize> {
+    /// Among the blocks of the pass.
+    index: usize,
+    /// In the whole tensor.
+    block: usize,
+    /// Of the slices of the pass.
+    elements: Range<usize>,
+    /// Bits of the largest magnitudes of its states.
+    peaks: [i32; N],
+}
+
+impl<R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool>
+    StepBlocks<'_, R, E, N, QUANTIZED, MEASURE>
+where
+    R: Rule<N>,
+    E: Element,
+{
+    /// The second pass over a block.
+    #[inline(always)]
+    fn encode(&mut self, fresh: &mut [Scratch; N], waiting: Waiting<N>) {
+        let Waiting { index, block, elements, peaks } = waiting;
+        for (i, state) in self.states.iter_mut().enumerate() {
+            if let StateBlocks::Quantized { codes, scales, stream } = state {
+                let rounding = match stream {
+                    Some(stream) => Rounding::Stochastic(stream.block(block)),
+                    None => Rounding::Nearest,
+                };
+                let codes = &mut codes[elements.clone()];
+                let (codec, signed) = (&self.options.codec, is_signed::<R, N>(i));
+                scales[index] =
+                    fresh[i].encode(self.level, codec, signed, rounding, peaks[i], codes);
+            }
+        }
     }
 }
 
