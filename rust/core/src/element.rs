@@ -168,8 +168,10 @@ impl Element for bf16 {
         let bits = simd.bits(value);
         let even = simd.and_i32(simd.shift_right::<16>(bits), simd.splat_i32(1));
         let rounded = simd.add_i32(simd.add_i32(bits, simd.splat_i32(0x7fff)), even);
-        let infinity = simd.splat_i32(0x7f80_0000);
-        store_upper_half(simd, value, infinity, rounded, to, at);
+        let infinity = simd.splat_i32(INFINITY);
+        let magnitude = simd.bits(value.abs());
+        let chosen = simd.select_greater(magnitude, infinity, quiet(simd, bits), rounded);
+        simd.store_u16(simd.shift_right::<16>(chosen), group_bits_mut(to), at);
     }
 
     const STOCHASTIC: bool = true;
@@ -181,11 +183,15 @@ impl Element for bf16 {
         to: &mut [bf16; GROUP],
         at: usize,
     ) {
+        let bits = simd.bits(value);
         let dropped = simd.shift_right::<{ FRACTION_BITS - 16 }>(threshold);
-        let rounded = simd.add_i32(simd.bits(value), dropped);
-        // An infinity too is no number that could be rounded up.
-        let largest = simd.splat_i32(0x7f7f_ffff);
-        store_upper_half(simd, value, largest, rounded, to, at);
+        let rounded = simd.add_i32(bits, dropped);
+        let infinity = simd.splat_i32(INFINITY);
+        let magnitude = simd.bits(value.abs());
+        // An infinity has nothing to be dropped, but a threshold could make it a NaN.
+        let finite = simd.select_greater(infinity, magnitude, rounded, bits);
+        let chosen = simd.select_greater(magnitude, infinity, quiet(simd, bits), finite);
+        simd.store_u16(simd.shift_right::<16>(chosen), group_bits_mut(to), at);
     }
     #[inline(always)]
     fn is_finite(self) -> bool {
@@ -209,27 +215,15 @@ impl Element for f16 {
     }
 }
 
-/// Writes the upper half of `rounded`, or of the value itself where it is above `limit`.
-///
-/// Rounding could carry a NaN's payload into the exponent, so a NaN keeps its upper half, made quiet:
-/// adding the quiet bit where it is clear, by way of `and` and `xor`.
+/// The bits of a positive infinity.
+const INFINITY: i32 = 0x7f80_0000;
+
+/// The bits of NaNs made quiet. Rounding could carry their payload into the exponent, so their upper
+/// half is kept, and the quiet bit added where it is clear, by way of `and` and `xor`.
 #[inline(always)]
-fn store_upper_half<S: Simd>(
-    simd: S,
-    value: S::F32,
-    limit: S::I32,
-    rounded: S::I32,
-    to: &mut [bf16; GROUP],
-    at: usize,
-) {
-    let bits = simd.bits(value);
-    let magnitude = simd.bits(value.abs());
+fn quiet<S: Simd>(simd: S, bits: S::I32) -> S::I32 {
     let quiet = simd.splat_i32(0x0040_0000);
-    let missing = simd.xor_i32(simd.and_i32(bits, quiet), quiet);
-    let infinity = simd.splat_i32(0x7f80_0000);
-    let nan = simd.select_greater(magnitude, infinity, simd.add_i32(bits, missing), bits);
-    let chosen = simd.select_greater(magnitude, limit, nan, rounded);
-    simd.store_u16(simd.shift_right::<16>(chosen), group_bits_mut(to), at);
+    simd.add_i32(bits, simd.xor_i32(simd.and_i32(bits, quiet), quiet))
 }
 
 /// The bits of a group of 16-bit floats.

@@ -119,7 +119,6 @@ where
             }
             let param = &mut self.param[elements.clone()];
             let codec = &self.options.codec;
-            let mut thresholds = self.param_stream.map(|stream| stream.block(block).lanes(simd));
             let mut sums: Sums<E::Compute> = [[E::Compute::default(); GROUP]; 2];
             let peaks = {
                 let mut pairs = self.states.iter_mut().zip(&mut fresh[0]);
@@ -128,16 +127,19 @@ where
                     let codebook = codec.codebook(is_signed::<R, N>(i));
                     state.block(simd, index, elements.clone(), codebook, fresh)
                 });
-                update_block::<S, R, E, N, QUANTIZED, MEASURE>(
-                    simd,
-                    &rule,
-                    param,
-                    grad,
-                    states,
-                    &mut thresholds,
-                    &mut sums,
-                    &mut tail,
-                )
+                // With `None` as a constant there is no trace of thresholds in what it compiles to.
+                match self.param_stream {
+                    Some(stream) if E::STOCHASTIC => {
+                        let mut thresholds = stream.block(block).lanes(simd);
+                        let thresholds = Some(&mut thresholds);
+                        update_block::<S, R, E, N, QUANTIZED, MEASURE>(
+                            simd, &rule, param, grad, states, thresholds, &mut sums, &mut tail,
+                        )
+                    }
+                    _ => update_block::<S, R, E, N, QUANTIZED, MEASURE>(
+                        simd, &rule, param, grad, states, None, &mut sums, &mut tail,
+                    ),
+                }
             };
             if MEASURE {
                 for (total, sums) in outcome.sums.iter_mut().zip(sums) {
@@ -251,7 +253,7 @@ fn update_block<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
     param: &mut [E],
     grad: &[E],
     mut states: [BlockState<'_, S, E>; N],
-    thresholds: &mut Option<ThresholdLanes<S>>,
+    mut thresholds: Option<&mut ThresholdLanes<S>>,
     sums: &mut Sums<E::Compute>,
     tail: &mut Tail<E, N>,
 ) -> [i32; N]
@@ -301,7 +303,7 @@ where
             group_grad,
             group_states,
             group,
-            thresholds,
+            thresholds.as_deref_mut(),
             &mut peaks,
             sums,
         );
@@ -410,7 +412,7 @@ fn update_group<S, R, E, const N: usize, const MEASURE: bool>(
     grad: &[E; GROUP],
     mut states: [StateGroup<'_, S, E>; N],
     group: usize,
-    thresholds: &mut Option<ThresholdLanes<S>>,
+    mut thresholds: Option<&mut ThresholdLanes<S>>,
     peaks: &mut [S::I32; N],
     sums: &mut Sums<E::Compute>,
 ) where
@@ -441,11 +443,11 @@ fn update_group<S, R, E, const N: usize, const MEASURE: bool>(
             continue;
         }
         let (new_param, new) = rule.update(old_param, grad, old);
-        match thresholds {
-            Some(lanes) if E::STOCHASTIC => {
+        match &mut thresholds {
+            Some(lanes) => {
                 E::store_stochastically(simd, new_param, lanes.next(group, at), param, at);
             }
-            _ => E::store(simd, new_param, param, at),
+            None => E::store(simd, new_param, param, at),
         }
         for i in 0..N {
             match &mut states[i].values {
