@@ -42,9 +42,14 @@ from optim8.plan.loss import ParametricLoss
 from optim8.plan.runs import Array
 
 # SciPy's L-BFGS of five unknowns wakes the threads of its BLAS at every step: 320 ms of processor
-# time for a descent that takes 6. The variable is read once, when SciPy's BLAS is loaded.
+# time for a descent that takes 6. The variable is read once, when SciPy's BLAS is loaded, and not
+# left behind for other libraries.
+_threads_are_set = "OPENBLAS_NUM_THREADS" in os.environ
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-from scipy.optimize import minimize  # type: ignore[import-untyped]
+from scipy.optimize import minimize  # type: ignore[import-untyped]  # noqa: E402
+
+if not _threads_are_set:
+    del os.environ["OPENBLAS_NUM_THREADS"]
 
 #: Where the Huber loss turns from a square to a line, in nats of ln L.
 DELTA = 1e-3
