@@ -7,20 +7,13 @@ and from fewer seeds.
 from dataclasses import replace
 
 import pytest
-import torch
 
 from benches.minimize import PROBLEMS, SETTINGS, Minimum, study, train
 
 DIGITS = replace(PROBLEMS["digits"], n_steps=200)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    # As in the study's processes; steps this small would mostly wait for other threads.
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")  # as in the study's processes
 
 
 def minimum(name, problem=DIGITS, n_seeds=3):

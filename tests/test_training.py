@@ -16,6 +16,8 @@ from torch.optim import lr_scheduler, swa_utils
 import optim8
 from small import X, loss_of, model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KINDS = {
     "full": (optim8.AdamW, {"state_bits": 32}),
     "8-bit": (optim8.AdamW, {"min_quantized_numel": 0}),
