@@ -4,7 +4,9 @@
 //! The parameter holds `y = (1 - beta1) z + beta1 x`, where gradients are taken, and `x` is not kept.
 //! As `x' = (1 - c) x + c z'`, with `z' = z - rate u`,
 //!
-//!     y' = (1 - c) y + c z - rate (1 - beta1 (1 - c)) u
+//! ```text
+//! y' = (1 - c) y + c z - rate (1 - beta1 (1 - c)) u
+//! ```
 
 use super::{Descent, Rule, State, average_square, lerp};
 use crate::real::Real;
