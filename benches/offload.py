@@ -18,12 +18,11 @@ from time import perf_counter_ns
 import torch
 from torch import Tensor, nn
 
-from benches import answer, machine
+from benches import answer
 from benches.cases import Case
-from benches.memory import state_nbytes
 from benches.optimizers import Candidate, suitable
 from benches.record import Result
-from benches.step import GRADIENT_SCALE, normal
+from benches.step import GRADIENT_SCALE, normal, results
 from benches.timing import MemoryRoof, Timing, no_garbage_collection
 
 GPU = "cuda"
@@ -109,19 +108,9 @@ def measure(
             for run in runs.values():
                 roof.sample()
                 run.iterate(gradients)
-    return [
-        Result(
-            bench=bench,
-            case=case.name,
-            dtype=str(dtype).removeprefix("torch."),
-            level=machine.optim8_level(),
-            candidate=candidate,
-            n_elements=case.n_elements,
-            timing=Timing.of(run.samples_ns[bench]),
-            bytes_per_element=3 * dtype.itemsize
-            + 2 * state_nbytes(run.optimizer) / case.n_elements,
-            roof=roof.bytes_per_second,
-        )
-        for bench in ("offload", "offload step")
-        for candidate, run in runs.items()
-    ]
+    optimizers = {name: run.optimizer for name, run in runs.items()}
+    found = []
+    for bench in ("offload", "offload step"):
+        timings = {name: Timing.of(run.samples_ns[bench]) for name, run in runs.items()}
+        found += results(bench, case, dtype, optimizers, timings, roof)
+    return found

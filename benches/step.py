@@ -15,7 +15,7 @@ from benches.cases import Case
 from benches.memory import state_nbytes
 from benches.optimizers import Candidate, suitable
 from benches.record import Result
-from benches.timing import MemoryRoof, alternate
+from benches.timing import MemoryRoof, Timing, alternate
 
 #: Bytes per element that all candidates together may need: parameters, states, temporaries.
 MAX_BYTES_PER_ELEMENT = 64
@@ -88,6 +88,18 @@ def time(
     """Time optimizers, by the names of candidates, that have stepped on a case before."""
     actions = {name: optimizer.step for name, optimizer in optimizers.items()}
     timings = alternate(actions, roof, n_rounds=n_rounds, hot=case.hot)
+    return results(bench, case, dtype, optimizers, timings, roof)
+
+
+def results(
+    bench: str,
+    case: Case,
+    dtype: torch.dtype,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    timings: Mapping[str, Timing],
+    roof: MemoryRoof,
+) -> list[Result]:
+    """Return what was timed of optimizers on a case, by the names of candidates."""
     return [
         Result(
             bench=bench,

@@ -168,9 +168,8 @@ def fit(
     as_it_is = quantized == is_quantized(param, group) and (
         not quantized or all(group[key] == saved_group[key] for key in ("block_size", "codec"))
     )
-    for name in states.kinds:
-        for key, (dtype, _) in _expected(rule, name, param, saved_group, quantized).items():
-            state[key] = saved[key].detach().to("cpu", dtype, copy=True).contiguous()
+    for key, (dtype, _) in expected.items():
+        state[key] = saved[key].detach().to("cpu", dtype, copy=True).contiguous()
     return state if as_it_is else _converted(rule, param, group, state, saved_group)
 
 

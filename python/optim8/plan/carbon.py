@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optim8.plan.entries import Entry
+from optim8.plan.quantity import check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +112,7 @@ def footprint(
     >>> round(found.kwh / 1000), round(found.tco2e)
     (1289, 553)
     """
-    for name, value in (("hours", hours), ("devices", devices), ("watts", watts)):
-        if value <= 0:
-            raise ValueError(f"Invalid {name}: {value} (expected above 0)")
+    check_positive(hours=hours, devices=devices, watts=watts)
     if pue < 1:
         raise ValueError(f"Invalid pue: {pue} (expected 1 or more: what reaches the building)")
     if intensity < 0:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optim8.plan.entries import Entry
+from optim8.plan.quantity import check_positive
 
 _SECONDS_PER_HOUR = 3600
 _HOURS_PER_DAY = 24
@@ -109,7 +110,7 @@ def training(
     >>> round(training(3.14e23, 312e12, 1, 1.0, 2.0).cost, -3)
     559000.0
     """
-    _check_positive(flops=flops, peak_flops=peak_flops, devices=devices)
+    check_positive(flops=flops, peak_flops=peak_flops, devices=devices)
     hours = device_hours(flops, peak_flops, utilization)
     if price < 0:
         raise ValueError(f"Invalid price: {price} (expected 0 or more)")
@@ -144,7 +145,7 @@ def serving(
     >>> 0.0002 < serving(175e9, 1000, 312e12, 1.0, 2.0) < 0.0014
     True
     """
-    _check_positive(params=params, tokens=tokens)
+    check_positive(params=params, tokens=tokens)
     return training(2 * params * tokens, peak_flops, 1, utilization, price).cost
 
 
@@ -165,7 +166,7 @@ def seconds_per_token(params: float, bytes_per_param: float, bandwidth: float) -
     >>> seconds_per_token(7e9, 2, 1e12)
     0.014
     """
-    _check_positive(params=params, bytes_per_param=bytes_per_param, bandwidth=bandwidth)
+    check_positive(params=params, bytes_per_param=bytes_per_param, bandwidth=bandwidth)
     return params * bytes_per_param / bandwidth
 
 
@@ -186,11 +187,5 @@ def price_in(price: float, years: float, doubling_years: float) -> float:
     >>> price_in(2.0, 2.46, 2.46)
     1.0
     """
-    _check_positive(doubling_years=doubling_years)
+    check_positive(doubling_years=doubling_years)
     return float(price * 2 ** (-years / doubling_years))
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if value <= 0:
-            raise ValueError(f"Invalid {name}: {value} (expected above 0)")

@@ -116,6 +116,26 @@ def show_count(value: float) -> str:
     return f"{value:.3g}"
 
 
+def check_positive(**values: float) -> None:
+    """Check numbers of a formula, by their names.
+
+    Raises
+    ------
+    ValueError
+        If one is not above zero.
+
+    Examples
+    --------
+    >>> check_positive(hours=2.0, devices=0)
+    Traceback (most recent call last):
+        ...
+    ValueError: Invalid devices: 0 (expected above 0)
+    """
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"Invalid {name}: {value} (expected above 0)")
+
+
 def _number(text: str) -> float:
     try:
         value = float(text)
