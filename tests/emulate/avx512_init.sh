@@ -5,7 +5,7 @@ busybox=/bin/busybox
 $busybox mount -t proc proc /proc
 $busybox mount -t devtmpfs dev /dev
 $busybox mount -t tmpfs tmp /tmp
-for flag in avx512f avx512bw avx512dq avx512vl; do
+for flag in avx512f avx512bw avx512dq avx512vl avx512vbmi; do
     $busybox grep -qw "$flag" /proc/cpuinfo && echo "emulate: flag $flag"
 done
 skip=

@@ -16,21 +16,20 @@ fn main() {
             $(assert!(is_x86_feature_detected!($feature), concat!("this CPU lacks ", $feature));)*
         };
     }
-    require!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c");
+    require!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi", "avx2", "fma", "f16c");
     // SAFETY: the features were found just above.
     let rounds = unsafe {
         probe();
         probe_half()
     };
-    println!("probe: AVX-512 F, BW, DQ and VL instructions agree with plain Rust");
+    println!("probe: AVX-512 F, BW, DQ, VL and VBMI instructions agree with plain Rust");
     std::process::exit(if rounds { 0 } else { 3 });
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx2,fma,f16c")]
 fn probe() {
     let x: [f32; LANES] = std::array::from_fn(|i| (i as f32 - 7.5) * 1.75 + 0.25);
     let words: [i32; LANES] = std::array::from_fn(|i| (i as i32 - 4) * 0x0123_4567 >> (i % 5 * 6));
-    let table: [f32; 256] = std::array::from_fn(|i| i as f32 / 3.0);
     let bytes: [u8; 64] = std::array::from_fn(|i| (i * 37 + 11) as u8);
 
     // SAFETY: each load reads 64 bytes, which is the size of the array.
@@ -63,13 +62,15 @@ fn probe() {
     let expected: [u8; 64] = std::array::from_fn(|i| expected[i / 2].to_le_bytes()[i % 2]);
     assert_eq!(high, expected, "vpmulhuw");
 
-    // F: a gather by bytes extended with zeros.
-    // SAFETY: every index is a byte, and the table has 256 entries.
-    let gathered = floats_of(unsafe {
-        let index = _mm512_cvtepu8_epi32(_mm512_castsi512_si128(vbytes));
-        _mm512_i32gather_ps::<4>(index, table.as_ptr())
+    // VBMI and BW: bytes looked up, where the sign bit of a byte is set.
+    let set = _mm512_movepi8_mask(vbytes);
+    let found = bytes_of(_mm512_mask_permutexvar_epi8(vwords, set, vbytes, vbytes));
+    let words_bytes: [u8; 64] = std::array::from_fn(|i| words[i / 4].to_le_bytes()[i % 4]);
+    let expected = std::array::from_fn(|i| match bytes[i] {
+        byte if byte < 128 => words_bytes[i],
+        byte => bytes[usize::from(byte % 64)],
     });
-    assert_eq!(gathered, std::array::from_fn(|i| table[usize::from(bytes[i])]), "vgatherdps");
+    assert_eq!(found, expected, "vpmovb2m, vpermb with a mask");
 
     // DQ and F: sign bits as a mask, and masked operations.
     let negative = _mm512_movepi32_mask(_mm512_castps_si512(vx));

@@ -337,7 +337,7 @@ pub fn dequantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
 
 fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
     let level = Level::best()?;
-    let codebook = call.codec.codebook(call.signed).values();
+    let table = call.codec.codebook(call.signed).table();
     run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
         let elements = layout.elements(blocks.clone());
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
@@ -349,7 +349,7 @@ fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usi
                 for (block, &scale) in blocks.zip(scales) {
                     let range = within(layout.block(block), elements.start);
                     let (codes, values) = (&codes[range.clone()], &mut values[range]);
-                    level.run(DequantizeBlock { codebook, codes, scale, values });
+                    level.run(DequantizeBlock { table, codes, scale, values });
                 }
             });
         }

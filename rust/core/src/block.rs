@@ -4,24 +4,30 @@ use crate::element::{Compute, Element};
 use crate::format::{Codec, EncodeBlock};
 use crate::real::Real;
 use crate::rounding::Rounding;
-use crate::simd::{Aligned, GROUP, Kernel, Level, Simd};
+use crate::simd::{Aligned, GROUP, Kernel, Level, Pair, Simd, Table};
 
 /// The fresh values of one block in float32, on their way to becoming codes. It stays in the cache:
 /// this is the only place where a state exists in full precision.
 pub(crate) struct Scratch {
-    groups: Vec<Aligned<f32>>,
+    pairs: Vec<Pair<f32>>,
 }
 
 impl Scratch {
     /// Room for a block of this size.
     pub(crate) fn new(block_size: usize) -> Self {
-        Self { groups: vec![Aligned([0.0; GROUP]); block_size.div_ceil(GROUP)] }
+        Self { pairs: vec![[Aligned([0.0; GROUP]); 2]; block_size.div_ceil(2 * GROUP)] }
     }
 
     /// A group of values.
     #[inline(always)]
     pub(crate) fn group_mut(&mut self, group: usize) -> &mut [f32; GROUP] {
-        &mut self.groups[group].0
+        &mut self.pairs.as_flattened_mut()[group].0
+    }
+
+    /// All values.
+    #[inline(always)]
+    pub(crate) fn pairs_mut(&mut self) -> &mut [Pair<f32>] {
+        &mut self.pairs
     }
 
     /// Encodes the values of the block, as many as there are codes, and returns its scale.
@@ -49,7 +55,7 @@ impl Scratch {
         if !(f32::MIN_POSITIVE..=1.0 / f32::MIN_POSITIVE).contains(&scale) {
             let shift = if scale < 1.0 { 2.0_f32.powi(64) } else { 2.0_f32.powi(-64) };
             inverse_scale = 1.0 / (scale * shift);
-            for value in self.groups.iter_mut().flat_map(|group| &mut group.0) {
+            for value in self.pairs.as_flattened_mut().iter_mut().flat_map(|group| &mut group.0) {
                 let shifted = *value * shift;
                 // What is not zero must not become it.
                 let lost = shifted == 0.0 && *value != 0.0;
@@ -57,7 +63,7 @@ impl Scratch {
             }
         }
         let groups = codes.len().div_ceil(GROUP);
-        let values = &self.groups[..groups];
+        let values = &self.pairs.as_flattened()[..groups];
         codec.encode(level, EncodeBlock { values, inverse_scale, codes, signed, rounding });
         scale
     }
@@ -103,7 +109,7 @@ impl<E: Element> Kernel for QuantizeBlock<'_, E> {
 
 /// Dequantizes one block.
 pub(crate) struct DequantizeBlock<'a, E> {
-    pub(crate) codebook: &'a [f32; 256],
+    pub(crate) table: &'a Table,
     pub(crate) codes: &'a [u8],
     pub(crate) scale: f32,
     pub(crate) values: &'a mut [E],
@@ -115,14 +121,14 @@ impl<E: Element> Kernel for DequantizeBlock<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let scale = simd.splat(self.scale);
-        let (whole_codes, rest_codes) = self.codes.as_chunks::<GROUP>();
-        let (whole, rest) = self.values.as_chunks_mut::<GROUP>();
+        let (whole_codes, rest_codes) = self.codes.as_chunks::<{ 2 * GROUP }>();
+        let (whole, rest) = self.values.as_chunks_mut::<{ 2 * GROUP }>();
         for (codes, values) in whole_codes.iter().zip(whole) {
-            decode_group(simd, self.codebook, scale, codes, values);
+            decode_pair(simd, self.table, scale, codes, values);
         }
         if !rest.is_empty() {
             let mut values = padded(rest, E::default());
-            decode_group(simd, self.codebook, scale, &padded(rest_codes, 0), &mut values);
+            decode_pair(simd, self.table, scale, &padded(rest_codes, 0), &mut values);
             rest.copy_from_slice(&values[..rest.len()]);
         }
     }
@@ -172,25 +178,29 @@ fn load_group<S: Simd, E: Element>(simd: S, values: &[E; GROUP], to: &mut [f32; 
     peak
 }
 
-/// Writes the values of a group of codes.
+/// Writes the values of two groups of codes.
 #[inline(always)]
-fn decode_group<S: Simd, E: Element>(
+fn decode_pair<S: Simd, E: Element>(
     simd: S,
-    codebook: &[f32; 256],
+    table: &Table,
     scale: S::F32,
-    codes: &[u8; GROUP],
-    values: &mut [E; GROUP],
+    codes: &[u8; 2 * GROUP],
+    values: &mut [E; 2 * GROUP],
 ) {
-    for at in 0..GROUP / S::LANES {
-        let value = simd.decode(codebook, codes, at) * scale;
-        E::store(simd, E::Compute::from_f32(simd, value), values, at);
+    let mut decoded = [Aligned([0.0; GROUP]); 2];
+    let codes = codes.as_chunks().0.as_chunks().0;
+    simd.decode(table, scale, codes, core::slice::from_mut(&mut decoded));
+    for (from, to) in decoded.iter().zip(values.as_chunks_mut().0) {
+        for at in 0..GROUP / S::LANES {
+            E::store(simd, E::Compute::from_f32(simd, simd.load(&from.0, at)), to, at);
+        }
     }
 }
 
-/// A group that begins with `rest` and goes on with `fill`.
+/// An array that begins with `rest` and goes on with `fill`.
 #[inline(always)]
-fn padded<T: Copy>(rest: &[T], fill: T) -> [T; GROUP] {
-    let mut group = [fill; GROUP];
-    group[..rest.len()].copy_from_slice(rest);
-    group
+fn padded<T: Copy, const N: usize>(rest: &[T], fill: T) -> [T; N] {
+    let mut array = [fill; N];
+    array[..rest.len()].copy_from_slice(rest);
+    array
 }

@@ -30,6 +30,7 @@ mod rule;
 mod simd;
 mod step;
 mod tensor;
+mod update;
 
 pub use api::{
     QuantizeCall, StepGroup, StepTensors, check_step, dequantize, quantize, step, sum_of_squares,

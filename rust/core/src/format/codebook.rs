@@ -1,22 +1,21 @@
 //! The 256 values that codes stand for.
 
 use crate::error::{Error, Result};
+use crate::simd::Table;
 
 /// 256 sorted values, of which one is 0 and the largest is 1.
 #[derive(Clone, Debug)]
 pub struct Codebook {
-    values: Box<[f32; 256]>,
+    table: Box<Table>,
     zero: u8,
 }
 
 impl Codebook {
     /// Checks and keeps a table.
     pub(crate) fn new(name: &str, values: &[f32]) -> Result<Self> {
-        let values: Box<[f32; 256]> =
-            Box::new(values.try_into().map_err(|_| Error::CodebookLength {
-                name: name.to_owned(),
-                found: values.len(),
-            })?);
+        let values: [f32; 256] = values
+            .try_into()
+            .map_err(|_| Error::CodebookLength { name: name.to_owned(), found: values.len() })?;
         let wrong = |index: usize| Error::CodebookValue {
             name: name.to_owned(),
             index,
@@ -35,13 +34,19 @@ impl Codebook {
         if values[zero] != 0.0 {
             return Err(wrong(zero));
         }
-        Ok(Self { values, zero: zero as u8 })
+        Ok(Self { table: Box::new(Table::new(values)), zero: zero as u8 })
     }
 
     /// The values.
     #[must_use]
     pub fn values(&self) -> &[f32; 256] {
-        &self.values
+        &self.table.values
+    }
+
+    /// The values, to be looked up.
+    #[inline]
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
     }
 
     /// The code of 0.

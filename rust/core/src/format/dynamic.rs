@@ -26,9 +26,9 @@
 //! Since d is small where levels are far apart, what rounding does to thresholds stays below
 //! 1.5e-7 of the threshold. A position costs 14 operations, 3 of them permutations.
 
-use super::grid::{Grid, HALF, ONE, opaque};
+use super::grid::{Grid, HALF, ONE};
 use crate::real::Real;
-use crate::simd::Simd;
+use crate::simd::{Simd, opaque};
 
 #[path = "dynamic_tables.rs"]
 mod tables;

@@ -20,7 +20,7 @@
 use super::{Codebook, EncodeBlock, Format};
 use crate::real::Real;
 use crate::rounding::{FRACTION_BITS, Rounding, ThresholdLanes, Thresholds};
-use crate::simd::{GROUP, Kernel, Level, Simd, Source};
+use crate::simd::{GROUP, Kernel, Level, Simd, Source, opaque};
 use core::marker::PhantomData;
 
 /// One half, as a fraction of a position.
@@ -54,13 +54,6 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
         constants: &Self::Constants<S>,
         magnitude: S::F32,
     ) -> S::I32;
-}
-
-/// The same value, of which the compiler forgets that it is a constant: then it keeps the vector of
-/// it, in a register or as an operand in memory, where it would else broadcast it anew for every use.
-#[inline(always)]
-pub(super) fn opaque<T>(value: T) -> T {
-    core::hint::black_box(value)
 }
 
 /// The codec of a grid.

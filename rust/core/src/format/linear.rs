@@ -2,8 +2,8 @@
 //!
 //! 127 levels for each sign, or 255 without signs. The code above the last signed level is not used.
 
-use super::grid::{Grid, HALF, ONE, opaque};
-use crate::simd::Simd;
+use super::grid::{Grid, HALF, ONE};
+use crate::simd::{Simd, opaque};
 
 /// The grid of the codec `linear`.
 #[derive(Clone, Copy)]

@@ -11,11 +11,11 @@
 //! `i + (y - t_i) / (t_{i+1} - t_i)`. Where s is near an integer it does not matter on which side of
 //! it i falls: the position is continuous.
 
-use super::grid::{Grid, HALF, ONE, opaque};
+use super::grid::{Grid, HALF, ONE};
 use super::linear::{n_levels, symmetric};
 use crate::real::Real;
 use crate::rounding::FRACTION_BITS;
-use crate::simd::Simd;
+use crate::simd::{Simd, opaque};
 
 /// A little more than 2^-24.
 const NUDGE: f32 = 6.02e-8;

@@ -1,14 +1,15 @@
-//! AVX-512 F, BW, DQ and VL: vectors of 16.
+//! AVX-512 F, BW, DQ, VL and VBMI: vectors of 16. (CPUs with AVX-512 but without VBMI, from Skylake to
+//! Cooper Lake, use AVX2.)
 //!
 //! Every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx512::detect`] has found the features.
 
-use super::{F64Lanes, GROUP, Kernel, Simd, Source};
+use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Source, Table};
 use crate::real::Real;
 use core::arch::x86_64::*;
 use core::ops::{Add, Div, Mul, Sub};
 
-/// The proof that the CPU has AVX-512 F, BW, DQ and VL, and what AVX2's level needs.
+/// The proof that the CPU has AVX-512 F, BW, DQ, VL and VBMI, and what AVX2's level needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512(());
 
@@ -19,7 +20,8 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vbmi");
         found.then_some(Self(()))
     }
 }
@@ -103,6 +105,55 @@ fn part_mut<T>(group: &mut [T; GROUP], at: usize) -> &mut [T] {
     &mut group[at * Avx512::LANES..(at + 1) * Avx512::LANES]
 }
 
+impl Avx512 {
+    /// The bytes of a table, to be looked up.
+    #[inline(always)]
+    fn bytes(self, table: &Table) -> [[__m512i; 4]; 4] {
+        let mut vectors = [[avx512!(_mm512_setzero_si512()); 4]; 4];
+        for (vectors, bytes) in vectors.iter_mut().zip(&table.bytes) {
+            for (vector, bytes) in vectors.iter_mut().zip(bytes.as_chunks::<64>().0) {
+                // SAFETY: `bytes` points at 64 bytes; the token proves the feature.
+                *vector = unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) };
+            }
+        }
+        vectors
+    }
+
+    /// `table[code]` for 64 codes.
+    ///
+    /// A permutation of bytes looks up 64 codes in 64 entries, and a mask keeps those whose code is
+    /// among these; so 16 of them find all four bytes of the values, which then are put together. That
+    /// is 34 operations, where four gathers take a hundred, and many more where they are slowed down
+    /// because of the leaks found in 2023.
+    #[inline(always)]
+    fn look_up(self, table: &[[__m512i; 4]; 4], codes: __m512i) -> [F32x16; 4] {
+        avx512!({
+            // Putting together works within quarters of the vector, four codes of each in turn.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let codes = _mm512_permutexvar_epi32(order, codes);
+            // Which half of the table, which quarter of a half, and the last quarter.
+            let half = _mm512_movepi8_mask(codes);
+            let quarter = _mm512_movepi8_mask(_mm512_add_epi8(codes, codes));
+            let last = half & quarter;
+            let mut bytes = [_mm512_setzero_si512(); 4];
+            for (bytes, [a, b, c, d]) in bytes.iter_mut().zip(table) {
+                let found = _mm512_permutexvar_epi8(codes, *a);
+                let found = _mm512_mask_permutexvar_epi8(found, quarter, codes, *b);
+                let found = _mm512_mask_permutexvar_epi8(found, half, codes, *c);
+                *bytes = _mm512_mask_permutexvar_epi8(found, last, codes, *d);
+            }
+            let [a, b, c, d] = bytes;
+            let (low, high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+            let (first, second) =
+                (_mm512_unpacklo_epi16(low, high), _mm512_unpackhi_epi16(low, high));
+            let (low, high) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+            let (third, fourth) =
+                (_mm512_unpacklo_epi16(low, high), _mm512_unpackhi_epi16(low, high));
+            [first, second, third, fourth].map(|bits| F32x16(_mm512_castsi512_ps(bits)))
+        })
+    }
+}
+
 impl Simd for Avx512 {
     const LANES: usize = 16;
     type F32 = F32x16;
@@ -112,7 +163,8 @@ impl Simd for Avx512 {
     #[inline]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(
-            enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt"
+            enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi",
+            enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt"
         )]
         fn with_features<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)
@@ -202,28 +254,23 @@ impl Simd for Avx512 {
         F32x16(unsafe { _mm512_loadu_ps(lanes.as_ptr()) })
     }
 
-    #[cfg(not(optim8_without_gather))]
     #[inline(always)]
-    fn decode(self, table: &[f32; 256], codes: &[u8; GROUP], at: usize) -> F32x16 {
-        let codes = part(codes, at).as_ptr();
-        // SAFETY: `codes` points at 16 bytes, any alignment; each of them, extended with zeros, is
-        // an index into the 256 entries of `table`; the token proves the features.
-        F32x16(unsafe {
-            let index = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast()));
-            _mm512_i32gather_ps::<4>(index, table.as_ptr())
-        })
-    }
-    // For an emulator that takes a gather for an illegal instruction where the compiler happens to
-    // have its indices in one of the upper registers (tests/emulate).
-    #[cfg(optim8_without_gather)]
-    #[inline(always)]
-    fn decode(self, table: &[f32; 256], codes: &[u8; GROUP], at: usize) -> F32x16 {
-        let mut values = [0.0; 16];
-        for (value, &code) in values.iter_mut().zip(part(codes, at)) {
-            *value = table[usize::from(code)];
+    fn decode(
+        self,
+        table: &Table,
+        scale: F32x16,
+        codes: &[[[u8; GROUP]; 2]],
+        to: &mut [Pair<f32>],
+    ) {
+        let table = self.bytes(table);
+        for (codes, to) in codes.iter().zip(to) {
+            let codes = codes.as_flattened().as_ptr();
+            // SAFETY: `codes` points at 64 bytes, any alignment; the token proves the feature.
+            let values = self.look_up(&table, unsafe { _mm512_loadu_si512(codes.cast()) });
+            for (at, values) in values.into_iter().enumerate() {
+                self.store(values * scale, &mut to[at / 2].0, at % 2);
+            }
         }
-        // SAFETY: `values` holds 16 float32; the token proves the feature.
-        F32x16(unsafe { _mm512_loadu_ps(values.as_ptr()) })
     }
     #[inline(always)]
     fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>) {

@@ -23,7 +23,7 @@ pub enum Level {
     /// AVX2 with FMA and F16C: 8 elements.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
-    /// AVX-512 F, BW, DQ, VL: 16 elements.
+    /// AVX-512 F, BW, DQ, VL, VBMI: 16 elements.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
     /// NEON: 4 elements.

@@ -44,9 +44,31 @@ pub(crate) const GROUP: usize = 32;
 
 /// A group of our own, which begins with a cache line: vectors that straddle two lines cost half of
 /// the speed. Memory of others lies as it lies.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 pub(crate) struct Aligned<T>(pub(crate) [T; GROUP]);
+
+/// Two groups, the unit in which codes are decoded: AVX-512 looks up 64 bytes at once.
+pub(crate) type Pair<T> = [Aligned<T>; 2];
+
+/// 256 values to look up, whole and as bytes: instruction sets differ in what is quicker.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub(crate) struct Table {
+    pub(crate) values: [f32; 256],
+    /// Of all values, the lowest bytes, the next ones, and so on.
+    pub(crate) bytes: [[u8; 256]; 4],
+}
+
+impl Table {
+    /// Of zeros.
+    pub(crate) const ZEROS: Self = Self { values: [0.0; 256], bytes: [[0; 256]; 4] };
+
+    pub(crate) fn new(values: [f32; 256]) -> Self {
+        let bytes = [0, 1, 2, 3].map(|byte| values.map(|value| value.to_le_bytes()[byte]));
+        Self { values, bytes }
+    }
+}
 
 /// A computation that is to be compiled once for each instruction set.
 pub(crate) trait Kernel {
@@ -109,8 +131,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     // ---- tables and codes
 
-    /// `table[code]` for the vector `at` of a group of codes.
-    fn decode(self, table: &[f32; 256], codes: &[u8; GROUP], at: usize) -> Self::F32;
+    /// `table[code] * scale` for each code of pairs of groups; `to` has as many.
+    fn decode(
+        self,
+        table: &Table,
+        scale: Self::F32,
+        codes: &[[[u8; GROUP]; 2]],
+        to: &mut [Pair<f32>],
+    );
     /// Packs one group: `codes[i] = clamp(vector(i / LANES)[i % LANES] + offset, 0, 255)`, for lanes
     /// (signed) from -2^15 to 2^15 - 256 and offsets from -256 to 255. Vectors are asked for in order.
     fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>);
@@ -162,6 +190,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// Asks for the cache line at `address`, which may be any address at all.
     fn prefetch<T>(self, address: *const T);
+}
+
+/// The same value, of which the compiler forgets that it is a constant: then it keeps the vector of
+/// it, in a register or as an operand in memory, where it would else broadcast it anew for every use;
+/// and does not unroll a loop of so many turns.
+#[inline(always)]
+pub(crate) fn opaque<T>(value: T) -> T {
+    core::hint::black_box(value)
 }
 
 /// float64 lanes as an array. float64 parameters are rare and their speed matters little, so the

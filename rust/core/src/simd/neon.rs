@@ -9,7 +9,7 @@
 //! in the oldest Rust that we support (the two conversions of half precision, and the prefetch), so
 //! they are written in assembly.
 
-use super::{F64Lanes, GROUP, Kernel, Simd, Source};
+use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Source, Table};
 use crate::real::Real;
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -233,13 +233,18 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn decode(self, table: &[f32; 256], codes: &[u8; GROUP], at: usize) -> F32x4 {
-        let mut value = [0.0; 4];
-        for (value, &code) in value.iter_mut().zip(part(codes, at)) {
-            *value = table[usize::from(code)];
+    fn decode(self, table: &Table, scale: F32x4, codes: &[[[u8; GROUP]; 2]], to: &mut [Pair<f32>]) {
+        for (codes, to) in codes.as_flattened().iter().zip(to.as_flattened_mut()) {
+            for at in 0..GROUP / Self::LANES {
+                let mut values = [0.0; 4];
+                for (value, &code) in values.iter_mut().zip(part(codes, at)) {
+                    *value = table.values[usize::from(code)];
+                }
+                // SAFETY: `values` holds 4 float32; the token proves the feature.
+                let values = F32x4(unsafe { vld1q_f32(values.as_ptr()) });
+                self.store(values * scale, &mut to.0, at);
+            }
         }
-        // SAFETY: `value` holds 4 float32; the token proves the feature.
-        F32x4(unsafe { vld1q_f32(value.as_ptr()) })
     }
     #[inline(always)]
     fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>) {

@@ -2,7 +2,7 @@
 //!
 //! It is what every other instruction set is tested against, and what runs where none of them is.
 
-use super::{GROUP, Kernel, Simd, Source};
+use super::{GROUP, Kernel, Pair, Simd, Source, Table};
 use half::f16;
 
 /// The token of no instruction set at all, which every CPU has.
@@ -74,8 +74,12 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn decode(self, table: &[f32; 256], codes: &[u8; GROUP], at: usize) -> f32 {
-        table[usize::from(codes[at])]
+    fn decode(self, table: &Table, scale: f32, codes: &[[[u8; GROUP]; 2]], to: &mut [Pair<f32>]) {
+        for (codes, to) in codes.as_flattened().iter().zip(to.as_flattened_mut()) {
+            for (&code, to) in codes.iter().zip(&mut to.0) {
+                *to = table.values[usize::from(code)] * scale;
+            }
+        }
     }
     #[inline(always)]
     fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>) {

@@ -1,7 +1,7 @@
 //! One battery for every instruction set: each method of [`Simd`] must give the bits of the scalar
 //! reference, on inputs that are ordinary, extreme and special.
 
-use super::{Aligned, F64Lanes, GROUP, Kernel, Level, Scalar, Simd, Source};
+use super::{Aligned, F64Lanes, GROUP, Kernel, Level, Scalar, Simd, Source, Table};
 use crate::real::Real;
 
 /// Names the levels to test, where an instruction set is what is being tested: the machine must have
@@ -77,7 +77,7 @@ struct Battery {
 }
 
 /// The operations of the battery.
-const N_OPERATIONS: usize = 37;
+const N_OPERATIONS: usize = 38;
 
 impl Kernel for Battery {
     type Output = Output;
@@ -86,8 +86,10 @@ impl Kernel for Battery {
     fn run<S: Simd>(self, simd: S) -> Output {
         let (a, b, c) = (floats(self.seed), floats(self.seed + 1), floats(self.seed + 2));
         let (i, j) = (ints(self.seed + 3), ints(self.seed + 4));
-        let table: [f32; 256] = core::array::from_fn(|entry| (entry as f32 - 100.0) * 0.37);
-        let bytes = i.map(|value| (value >> 11) as u8);
+        let table = Table::new(core::array::from_fn(|entry| (entry as f32 - 100.0) * 0.37));
+        let bytes = [11, 5].map(|shift| i.map(|value| (value >> shift) as u8));
+        let mut decoded = [Aligned([0.0; GROUP]); 2];
+        simd.decode(&table, simd.splat(0.7), &[bytes], core::slice::from_mut(&mut decoded));
         let halves = i.map(|value| (value >> 7) as u16);
         let table8: [f32; 8] = core::array::from_fn(|entry| entry as f32 * 1.5 - 3.0);
         let table8_i32: [i32; 8] = core::array::from_fn(|entry| entry as i32 * 77 - 100);
@@ -130,7 +132,7 @@ impl Kernel for Battery {
                 }
                 22 => simd.lookup8(&table8, p),
                 23 => int(simd.lookup8_i32(&table8_i32, p)),
-                24 => simd.decode(&table, &bytes, at),
+                24 => simd.load(&decoded[0].0, at),
                 25 => int(simd.load_u16(&halves, at)),
                 26 => simd.load_f16(&halves, at),
                 27 => {
@@ -158,6 +160,7 @@ impl Kernel for Battery {
                 34 => x,
                 35 => float(x.sign()),
                 36 => simd.narrow(d.sign() + e.abs()),
+                37 => simd.load(&decoded[1].0, at),
                 _ => unreachable!("no such operation"),
             };
             simd.store(result, &mut lanes.0, at);

@@ -1,0 +1,343 @@
+//! The first pass over a block: decode the states, apply the rule, write the parameters.
+//!
+//! The hot loop of the library. What makes it fast is what the compiler knows of it: how each state is
+//! kept, so that nothing is chosen in the loop; where everything lies, so that no structure is copied
+//! for a block; and how many elements a turn has, always two groups. What is left of a block goes
+//! through the same code in memory of our own: to compile the update twice would double the size of
+//! the library.
+//!
+//! Codes are decoded before the loop, into where the fresh states will be, and not one vector of each
+//! state at a time: the long chain of an update, which ends with a square root and a division, would
+//! else wait in the processor's window with so many lookups that the next update found no room there.
+//! And a table that is looked up in a loop of its own can stay in registers (AVX-512).
+
+use crate::block::magnitude_bits;
+use crate::element::{Compute, Element, Lanes};
+use crate::rounding::ThresholdLanes;
+use crate::rule::{Kind, Rule};
+use crate::simd::{GROUP, Pair, Simd, Table, opaque};
+use core::ops::Range;
+
+/// How far ahead memory is asked for, in elements.
+const PREFETCH: usize = 1024;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Elements of a turn.
+const TURN: usize = 2 * GROUP;
+
+/// The sums of a block, for each element of a group.
+pub(crate) type Sums<C> = [[C; GROUP]; 2];
+
+/// Runs a body for the index of each state, of which there are at most three. A loop would be
+/// unrolled as well, but after the compiler has decided that what its index selects lies in memory.
+macro_rules! for_each_state {
+    ($i:ident of $n:ident $body:block) => {
+        const { assert!($n <= 3) };
+        if $n > 0 {
+            let $i = 0;
+            $body
+        }
+        if $n > 1 {
+            let $i = 1;
+            $body
+        }
+        if $n > 2 {
+            let $i = 2;
+            $body
+        }
+    };
+}
+pub(crate) use for_each_state;
+
+/// Consecutive elements of one block.
+pub(crate) struct Part<'a, E: Element, const N: usize> {
+    pub(crate) param: &'a mut [E],
+    pub(crate) grad: &'a [E],
+    pub(crate) states: [StatePart<'a, E>; N],
+}
+
+/// One state of these elements. What a state does not have is empty.
+pub(crate) struct StatePart<'a, E: Element> {
+    pub(crate) codes: &'a [u8],
+    pub(crate) table: &'a Table,
+    pub(crate) scale: f32,
+    /// Where quantized states are left.
+    pub(crate) fresh: &'a mut [Pair<f32>],
+    pub(crate) full: &'a mut [E::Compute],
+    pub(crate) copy: &'a mut [E],
+}
+
+impl<E: Element> StatePart<'_, E> {
+    /// Of no elements.
+    pub(crate) const NONE: Self = Self {
+        codes: &[],
+        table: &Table::ZEROS,
+        scale: 0.0,
+        fresh: nothing(),
+        full: nothing(),
+        copy: nothing(),
+    };
+}
+
+const fn nothing<'a, T>() -> &'a mut [T] {
+    &mut []
+}
+
+impl<E: Element, const N: usize> Part<'_, E, N> {
+    /// Some of the elements; they begin with a turn.
+    #[inline(always)]
+    fn slice(&mut self, elements: Range<usize>) -> Part<'_, E, N> {
+        let mut states = [const { StatePart::NONE }; N];
+        let mut from = self.states.iter_mut();
+        for_each_state!(i of N {
+            if let Some(from) = from.next() {
+                states[i] = StatePart {
+                    codes: from.codes.get(elements.clone()).unwrap_or_default(),
+                    table: from.table,
+                    scale: from.scale,
+                    fresh: from.fresh.get_mut(elements.start / TURN..).unwrap_or_default(),
+                    full: from.full.get_mut(elements.clone()).unwrap_or_default(),
+                    copy: from.copy.get_mut(elements.clone()).unwrap_or_default(),
+                };
+            }
+        });
+        Part { param: &mut self.param[elements.clone()], grad: &self.grad[elements], states }
+    }
+}
+
+/// The first pass over a block, or (`MEASURE`) the sums of the rule's terms over it.
+///
+/// Leaves quantized states in `fresh`, and returns the bits of their largest magnitudes.
+#[inline(always)]
+pub(crate) fn update_block<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool>(
+    simd: S,
+    rule: &R,
+    mut block: Part<'_, E, N>,
+    mut thresholds: Option<&mut ThresholdLanes<S>>,
+    sums: &mut Sums<E::Compute>,
+    tail: &mut Tail<E, N>,
+) -> [i32; N]
+where
+    S: Simd,
+    R: Rule<N>,
+    E: Element,
+{
+    let mut peaks = [simd.splat_i32(0); N];
+    let len = block.param.len();
+    let mut start = 0;
+    while start < len {
+        // All whole turns, then the rest.
+        let n_whole = (len - start) / TURN * TURN;
+        let elements = start..if n_whole > 0 { start + n_whole } else { len };
+        let mut part = block.slice(elements.clone());
+        if n_whole == 0 {
+            part = tail.take(part);
+        }
+        update_turns::<S, R, E, N, QUANTIZED, MEASURE>(
+            simd,
+            rule,
+            part,
+            elements.clone(),
+            thresholds.as_deref_mut(),
+            &mut peaks,
+            sums,
+        );
+        if n_whole == 0 {
+            tail.give_back(block.slice(elements.clone()));
+        }
+        start = elements.end;
+    }
+    let mut largest = [0; N];
+    for_each_state!(i of N {
+        largest[i] = simd.reduce_max(peaks[i]);
+    });
+    largest
+}
+
+/// The first pass over whole turns, of which those elements count that are among `elements` of the
+/// block.
+#[inline(always)]
+fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool>(
+    simd: S,
+    rule: &R,
+    part: Part<'_, E, N>,
+    elements: Range<usize>,
+    mut thresholds: Option<&mut ThresholdLanes<S>>,
+    peaks: &mut [S::I32; N],
+    sums: &mut Sums<E::Compute>,
+) where
+    S: Simd,
+    R: Rule<N>,
+    E: Element,
+{
+    let Part { param, grad, mut states } = part;
+    if QUANTIZED {
+        for_each_state!(i of N {
+            let StatePart { table, scale, codes, fresh, .. } = &mut states[i];
+            if R::STATES[i].kind != Kind::Copy {
+                simd.decode(table, simd.splat(*scale), turns(codes), fresh);
+            }
+        });
+    }
+    for (turn, (param, grad)) in turns_mut(param).iter_mut().zip(turns(grad)).enumerate() {
+        prefetch(simd, param);
+        prefetch(simd, grad);
+        for_each_state!(i of N {
+            match (R::STATES[i].kind, QUANTIZED) {
+                (Kind::Copy, _) => prefetch(simd, &turns(states[i].copy)[turn]),
+                (_, false) => {}
+                (_, true) => prefetch(simd, &turns(states[i].codes)[turn]),
+            }
+        });
+        for group in 0..2 {
+            let start = elements.start + turn * TURN + group * GROUP;
+            // What follows the elements of a tail must not count.
+            let n_count = elements.end.saturating_sub(start);
+            let sums_before = (MEASURE && n_count < GROUP).then_some(*sums);
+            for at in 0..GROUP / S::LANES {
+                // Unrolled and vectorized, the scalar kernels would be most of the library.
+                let at = if S::LANES == 1 { opaque(at) } else { at };
+                let old_param = E::load(simd, &param[group], at);
+                let mut old: [Lanes<E, S>; N] = [old_param; N];
+                for_each_state!(i of N {
+                    let state = &states[i];
+                    old[i] = match (R::STATES[i].kind, QUANTIZED) {
+                        (Kind::Copy, _) => {
+                            E::load(simd, &turns(state.copy)[turn][group], at)
+                        }
+                        (_, false) => {
+                            let full = &turns(state.full)[turn][group];
+                            E::Compute::load(simd, full, at)
+                        }
+                        (_, true) => {
+                            let fresh = simd.load(&state.fresh[turn][group].0, at);
+                            E::Compute::from_f32(simd, fresh)
+                        }
+                    };
+                });
+                let grad = E::load(simd, &grad[group], at);
+                if MEASURE {
+                    for (sum, term) in sums.iter_mut().zip(rule.terms(old_param, grad, old)) {
+                        let sum_so_far = E::Compute::load(simd, sum, at);
+                        E::Compute::store(simd, sum_so_far + term, sum, at);
+                    }
+                    continue;
+                }
+                let (new_param, new) = rule.update(old_param, grad, old);
+                match &mut thresholds {
+                    Some(lanes) => {
+                        let threshold = lanes.next(start / GROUP, at);
+                        E::store_stochastically(simd, new_param, threshold, &mut param[group], at);
+                    }
+                    None => E::store(simd, new_param, &mut param[group], at),
+                }
+                for_each_state!(i of N {
+                    let state = &mut states[i];
+                    match (R::STATES[i].kind, QUANTIZED) {
+                        (Kind::Copy, _) => {
+                            E::store(simd, new[i], &mut turns_mut(state.copy)[turn][group], at);
+                        }
+                        (_, false) => {
+                            let full = &mut turns_mut(state.full)[turn][group];
+                            E::Compute::store(simd, new[i], full, at);
+                        }
+                        (_, true) => {
+                            let value = E::Compute::to_f32(simd, new[i]);
+                            peaks[i] = simd.max_i32(peaks[i], magnitude_bits(simd, value));
+                            simd.store(value, &mut state.fresh[turn][group].0, at);
+                        }
+                    }
+                });
+            }
+            if let Some(before) = sums_before {
+                for (sums, before) in sums.iter_mut().zip(before) {
+                    sums[n_count..].copy_from_slice(&before[n_count..]);
+                }
+            }
+        }
+    }
+}
+
+/// The whole turns of a slice.
+#[inline(always)]
+fn turns<T>(slice: &[T]) -> &[[[T; GROUP]; 2]] {
+    slice.as_chunks().0.as_chunks().0
+}
+
+/// The whole turns of a slice, to be written.
+#[inline(always)]
+fn turns_mut<T>(slice: &mut [T]) -> &mut [[[T; GROUP]; 2]] {
+    slice.as_chunks_mut().0.as_chunks_mut().0
+}
+
+/// Asks for the cache lines of a turn some way ahead.
+#[inline(always)]
+fn prefetch<S: Simd, T>(simd: S, turn: &[[T; GROUP]; 2]) {
+    let ahead = turn.as_ptr().cast::<T>().wrapping_add(PREFETCH).cast::<u8>();
+    for line in 0..size_of::<[T; TURN]>().div_ceil(LINE) {
+        simd.prefetch(ahead.wrapping_add(line * LINE));
+    }
+}
+
+/// Room for a turn that is not whole. It goes on with copies of its last element, so that the rest
+/// changes no maximum.
+pub(crate) struct Tail<E: Element, const N: usize> {
+    param: [E; TURN],
+    grad: [E; TURN],
+    states: [TailState<E>; N],
+}
+
+/// Room for one state of such a turn.
+#[derive(Clone, Copy)]
+struct TailState<E: Element> {
+    codes: [u8; TURN],
+    full: [E::Compute; TURN],
+    copy: [E; TURN],
+}
+
+impl<E: Element, const N: usize> Tail<E, N> {
+    pub(crate) fn new() -> Self {
+        let state = TailState {
+            codes: [0; TURN],
+            full: [E::Compute::default(); TURN],
+            copy: [E::default(); TURN],
+        };
+        Self { param: [E::default(); TURN], grad: [E::default(); TURN], states: [state; N] }
+    }
+
+    /// Takes what is less than a turn, and is the part in its place.
+    #[cold]
+    fn take<'a>(&'a mut self, part: Part<'a, E, N>) -> Part<'a, E, N> {
+        repeat_last(part.param, &mut self.param);
+        repeat_last(part.grad, &mut self.grad);
+        let mut tails = self.states.iter_mut();
+        let states = part.states.map(|state| {
+            let tail = tails.next().expect("one for each state");
+            repeat_last(state.codes, &mut tail.codes);
+            repeat_last(state.full, &mut tail.full);
+            repeat_last(state.copy, &mut tail.copy);
+            StatePart { codes: &tail.codes, full: &mut tail.full, copy: &mut tail.copy, ..state }
+        });
+        Part { param: &mut self.param, grad: &self.grad, states }
+    }
+
+    /// Writes what was updated to where it was taken from.
+    #[cold]
+    fn give_back(&self, part: Part<'_, E, N>) {
+        part.param.copy_from_slice(&self.param[..part.param.len()]);
+        for (state, tail) in part.states.into_iter().zip(&self.states) {
+            state.full.copy_from_slice(&tail.full[..state.full.len()]);
+            state.copy.copy_from_slice(&tail.copy[..state.copy.len()]);
+        }
+    }
+}
+
+/// Copies, and goes on with the last one; nothing of nothing.
+fn repeat_last<T: Copy>(from: &[T], to: &mut [T; TURN]) {
+    if let Some(&last) = from.last() {
+        to[..from.len()].copy_from_slice(from);
+        to[from.len()..].fill(last);
+    }
+}
