@@ -159,10 +159,8 @@ where
         let value = simd.load(self.values, at);
         let normalized = value * self.inverse;
         let magnitude = if SIGNED { normalized.abs() } else { normalized };
-        // Of numbers that are not negative, the bits are ordered as the numbers are.
-        let clamped = simd.max_i32(simd.bits(magnitude), simd.bits(self.smallest));
         let position =
-            G::position::<S, SIGNED, NEAREST>(simd, &self.constants, simd.with_bits(clamped));
+            G::position::<S, SIGNED, NEAREST>(simd, &self.constants, magnitude.max(self.smallest));
         let level = if NEAREST {
             let level = simd.shift_right::<FRACTION_BITS>(position);
             simd.keep_where_greater(level, magnitude, self.half)

@@ -274,16 +274,17 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>) {
-        for at in 0..GROUP / Self::LANES {
-            let value = source.vector(at).0;
-            let packed = avx512!({
-                let value = _mm512_add_epi32(value, _mm512_set1_epi32(i32::from(offset)));
-                _mm512_cvtusepi32_epi8(_mm512_max_epi32(value, _mm512_setzero_si512()))
-            });
-            let to = part_mut(codes, at).as_mut_ptr();
-            // SAFETY: `to` points at 16 bytes that we may write, any alignment.
-            unsafe { _mm_storeu_si128(to.cast(), packed) }
-        }
+        let (a, b) = (source.vector(0).0, source.vector(1).0);
+        let packed = avx512!({
+            let words = _mm512_packs_epi32(a, b);
+            let words = _mm512_adds_epi16(words, _mm512_set1_epi16(offset));
+            let bytes = _mm512_packus_epi16(words, words);
+            // Each quarter of the vector now holds four codes of a, four of b, and both again.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+            _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, bytes))
+        });
+        // SAFETY: `codes` has room for 32 bytes, any alignment; the token proves the feature.
+        unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), packed) }
     }
     #[inline(always)]
     fn lookup8(self, table: &[f32; 8], index: I32x16) -> F32x16 {
