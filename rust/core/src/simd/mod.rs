@@ -57,6 +57,7 @@ pub(crate) type Pair<T> = [Aligned<T>; 2];
 pub(crate) struct Table {
     pub(crate) values: [f32; 256],
     /// Of all values, the lowest bytes, the next ones, and so on.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AVX-512 looks up bytes"))]
     pub(crate) bytes: [[u8; 256]; 4],
 }
 
