@@ -24,6 +24,7 @@ from benches import (
     minimize,
     offload,
     optimizers,
+    plan_fit,
     plan_memory,
     report,
     step,
@@ -163,6 +164,12 @@ def _run_plan_memory(record: Record, _options: argparse.Namespace, sizes: Sequen
     print(f"\n{report.plan_memory_table(record.plan_memory)}")
 
 
+def _run_plan_fit(record: Record, options: argparse.Namespace, _sizes: Sequence[str]) -> None:
+    n_tables = plan_fit.N_QUICK_TABLES if options.quick else plan_fit.N_TABLES
+    record.plan_fit += plan_fit.study(n_tables)
+    print(f"\n{report.plan_fit_table(record.plan_fit)}")
+
+
 def _run_fidelity(record: Record, options: argparse.Namespace, _sizes: Sequence[str]) -> None:
     peers = {peer.name: peer.make for peer in _peers(options)}
     candidates = fidelity.our_candidates() | peers | fidelity.simulated_candidates()
@@ -196,6 +203,7 @@ STUDIES = {
         tuple(plan_memory.BATCHES),
         ("tiny",),
     ),
+    "plan-fit": Study(_run_plan_fit, "how often the intervals of `optim8 plan fit` hold the truth"),
     "fidelity": Study(_run_fidelity, "error of AdamW's update against 32-bit AdamW"),
     "minimize": Study(_run_minimize, "final losses with 32-bit and 8-bit states"),
 }

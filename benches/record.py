@@ -15,6 +15,7 @@ from benches import machine
 from benches.fidelity import Fidelity
 from benches.memory import Memory
 from benches.minimize import Minimum
+from benches.plan_fit import Coverage
 from benches.plan_memory import Comparison
 from benches.timing import Timing
 
@@ -73,6 +74,7 @@ class Record:
     memory: list[Memory] = field(default_factory=list)
     fidelity: list[Fidelity] = field(default_factory=list)
     plan_memory: list[Comparison] = field(default_factory=list)
+    plan_fit: list[Coverage] = field(default_factory=list)
     minimize: list[Minimum] = field(default_factory=list)
 
     def save(self, path: Path | None = None) -> Path:
@@ -100,5 +102,6 @@ class Record:
             fidelity=[Fidelity(**fidelity) for fidelity in content["fidelity"]],
             # Older records have none of these.
             plan_memory=[Comparison(**found) for found in content.get("plan_memory", ())],
+            plan_fit=[Coverage(**coverage) for coverage in content.get("plan_fit", ())],
             minimize=[Minimum(**minimum) for minimum in content.get("minimize", ())],
         )

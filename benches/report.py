@@ -11,6 +11,7 @@ from benches import codec, family, optimizers
 from benches.fidelity import Fidelity
 from benches.memory import Memory
 from benches.minimize import Minimum
+from benches.plan_fit import Coverage
 from benches.plan_memory import Comparison
 from benches.record import Record, Result
 
@@ -125,6 +126,22 @@ def fidelity_table(fidelity: Iterable[Fidelity]) -> str:
                 f"{f.largest_error_in_lr:,.2f}",
             )
             for f in fidelity
+        ),
+    )
+
+
+def plan_fit_table(coverages: Iterable[Coverage]) -> str:
+    """Show how often intervals held the truth, and by how much chance alone moves that."""
+    return table(
+        ("", "held", "should", "standard deviation"),
+        (
+            (
+                c.name,
+                f"{c.n_held / c.n_tables:.0%} of {c.n_tables}",
+                f"{c.confidence:.0%}",
+                f"{(c.confidence * (1 - c.confidence) / c.n_tables) ** 0.5:.1%}",
+            )
+            for c in coverages
         ),
     )
 

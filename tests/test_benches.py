@@ -12,7 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benches import answer, cases, family, fidelity, memory, optimizers, report, simulated
+from benches import (
+    answer,
+    cases,
+    family,
+    fidelity,
+    memory,
+    optimizers,
+    plan_fit,
+    report,
+    simulated,
+)
 from benches.__main__ import STUDIES, main
 from benches.fidelity import Fidelity, Protocol
 from benches.minimize import Minimum
@@ -99,6 +109,17 @@ def test_a_record_keeps_final_losses(tmp_path: Path) -> None:
     shown = report.minimize_table(record.minimize)
     assert "| SGD | 0.2000 ± 0.1414 | 0.1500 ± 0.0707 |" in shown
     assert "0.5 of them" in report.bars_table(record)
+
+
+def test_coverage_counts_the_tables_whose_intervals_hold_the_truth(tmp_path: Path) -> None:
+    coverages = plan_fit.study(n_tables=2, n_resamples=4)
+    held = [plan_fit.held(seed, n_resamples=4) for seed in range(2)]
+    assert [c.n_held for c in coverages] == [sum(column) for column in zip(*held, strict=True)]
+    assert [c.name for c in coverages] == ["E", "A", "B", "alpha", "beta"]
+    record = Record.load(Record(plan_fit=coverages).save(tmp_path / "record.json"))
+    assert record.plan_fit == coverages
+    half = [plan_fit.Coverage("E", 50, 100, 0.9)]
+    assert "50% of 100 |    90% |               3.0% |" in report.plan_fit_table(half)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
+from benches.plan_fit import LAW, synthetic
 from optim8.cli import main
 from optim8.plan.fit import (
     DELTA,
     GRID,
     Objective,
-    Runs,
     descend,
     fit,
     ill_determined,
@@ -20,20 +20,7 @@ from optim8.plan.fit import (
 )
 from optim8.plan.loss import ParametricLoss
 
-#: Besiroglu et al. 2024.
-LAW = ParametricLoss(1.8172, 482.01, 2085.43, 0.3478, 0.3658)
 NO_SHIFT = (0.0, 0.0)
-
-
-def synthetic(seed, n_runs=60, noise=0.005, law=LAW):
-    """Return runs of 6e18 to 3e21 operations, 2 to 300 tokens a parameter, noise on ln L."""
-    random = np.random.default_rng(seed)
-    flops = 10 ** random.uniform(18.8, 21.5, n_runs)
-    tokens_per_param = np.exp(random.uniform(np.log(2), np.log(300), n_runs))
-    params = np.sqrt(flops / 6 / tokens_per_param)
-    tokens = params * tokens_per_param
-    loss = np.array([law.predict(*run) for run in zip(params, tokens, strict=True)])
-    return Runs(params, tokens, loss * np.exp(noise * random.standard_normal(n_runs)))
 
 
 def write(path, runs, header="params,tokens,loss"):
