@@ -14,7 +14,7 @@ small ones: what does not depend on the parameter is worked out once a group, an
 change from step to step is kept until it does.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
 import torch
@@ -40,6 +40,16 @@ from optim8.optim._options import (
     other_values,
 )
 from optim8.quant import codec_named
+
+try:
+    torch.autograd.graph.increment_version([])
+    _increment_versions = torch.autograd.graph.increment_version
+except RuntimeError:  # torch 2.4, which takes one tensor
+
+    def _increment_versions(tensor: Tensor | Iterable[Tensor]) -> None:
+        for one in tensor:
+            torch.autograd.graph.increment_version(one)
+
 
 _BETAS = {"beta1": 0, "beta2": 1, "beta3": 2}
 """Where hyperparameters of these names are in a group's `betas`."""
@@ -187,7 +197,7 @@ class Optim8Optimizer(Optimizer):
                     del state_of[param]
             raise
         # Autograd has to know that tensors which it may have saved have changed.
-        torch.autograd.graph.increment_version(moved)
+        _increment_versions(moved)
         return loss
 
     def _run(self, groups: list[Any]) -> int:
