@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optim8.cli import main
-from optim8.plan.transfer import TransferLaw, corners, fit, intervals, subsample
+from optim8.plan.transfer import TransferLaw, corners, fit, subsample
 
 LAW = TransferLaw(k=0.6, alpha=2.0, irreducible_error=0.15)
 errors = st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=30).map(
@@ -86,15 +86,20 @@ def test_the_fit_is_the_least_of_squares_with_no_error_below_zero():
                 assert squares(k, alpha, error) >= least * (1 - 1e-6)
 
 
-def test_intervals_of_the_irreducible_error_hold_it_most_of_the_time():
+def coverage(n_runs, n_tables):
     n_held = 0
-    for seed in range(20):
-        upstream, downstream = synthetic(seed)
-        law = fit(upstream, downstream)
-        laws = subsample(upstream, downstream, 40, seed)
-        low, high = intervals(law, laws, 0.9)["irreducible_error"]
+    for seed in range(n_tables):
+        upstream, downstream = synthetic(seed, n_runs)
+        parts = subsample(upstream, downstream, 40, seed)
+        low, high = parts.intervals(fit(upstream, downstream), 0.9)["irreducible_error"]
         n_held += low <= LAW.irreducible_error <= high
-    assert n_held >= 11  # 13 are; the docstring of the module says what larger studies find
+    return n_held / n_tables
+
+
+@pytest.mark.parametrize("n_runs", [12, 100])
+def test_intervals_of_the_irreducible_error_hold_it_most_of_the_time(n_runs):
+    """The docstring of the module says what larger studies find."""
+    assert coverage(n_runs, 20) >= 0.55
 
 
 def ask(capsys, *options):

@@ -41,15 +41,15 @@ def add_parser(
 def answer(options: argparse.Namespace) -> Answer:
     """Answer with the law, and with what is left to gain."""
     from optim8.plan.runs import read
-    from optim8.plan.transfer import corners, fit, intervals, subsample
+    from optim8.plan.transfer import corners, fit, subsample
 
     assumed = choose(options, RESAMPLING)
     runs = read(options.runs, {"upstream_error": fraction, "downstream_error": fraction})
     upstream, downstream = runs["upstream_error"], runs["downstream_error"]
     law = fit(upstream, downstream)
     n_corners = len(corners(upstream, downstream)[0])
-    laws = subsample(upstream, downstream, assumed["resamples"].value, assumed["seed"].value)
-    found = intervals(law, laws, assumed["confidence"].value)
+    parts = subsample(upstream, downstream, assumed["resamples"].value, assumed["seed"].value)
+    found = parts.intervals(law, assumed["confidence"].value)
     best = float(downstream.min())
     low, high = found["irreducible_error"]
     left = max(best - law.irreducible_error, 0.0)
