@@ -78,7 +78,7 @@ class Record:
     minimize: list[Minimum] = field(default_factory=list)
 
     def save(self, path: Path | None = None) -> Path:
-        """Write as JSON, by default into `benches/records` under the CPU's name and the date."""
+        """Write as JSON, by default into `benches/records` under the CPU's name and the time."""
         path = path or DIRECTORY / f"{self._default_name()}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
@@ -86,7 +86,8 @@ class Record:
 
     def _default_name(self) -> str:
         cpu = re.sub(r"[^a-z0-9]+", "-", str(self.machine["cpu"]).lower()).strip("-")
-        return f"{cpu}-{str(self.machine['date'])[:10]}"
+        minute = re.sub(r"[T:]", "-", str(self.machine["date"])[:16])
+        return f"{cpu}-{minute}"
 
     @classmethod
     def load(cls, path: Path) -> Record:

@@ -208,21 +208,15 @@ fn check_tensors(group: &StepGroup, tensors: &StepTensors) -> Result<(Layout, bo
             Part::Codes => (Dtype::UInt8, param.shape()),
             Part::Scales => (Dtype::Float32, &*layout.scales_shape()),
         };
-        state.expect_dtype(dtype)?;
-        state.expect_shape(shape)?;
-        state.expect_slice()?;
+        state.expect_slice_of(dtype, shape)?;
     }
     Ok((layout, quantized))
 }
 
 /// Checks codes and scales of a tensor.
 fn check_quantized(codes: &Tensor, scales: &Tensor, of: &Tensor, layout: &Layout) -> Result<()> {
-    codes.expect_dtype(Dtype::UInt8)?;
-    codes.expect_shape(of.shape())?;
-    codes.expect_slice()?;
-    scales.expect_dtype(Dtype::Float32)?;
-    scales.expect_shape(&layout.scales_shape())?;
-    scales.expect_slice()
+    codes.expect_slice_of(Dtype::UInt8, of.shape())?;
+    scales.expect_slice_of(Dtype::Float32, &layout.scales_shape())
 }
 
 /// The sum of the squares of all elements, in float64; the same for any vectors and threads.

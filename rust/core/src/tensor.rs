@@ -146,6 +146,13 @@ impl Tensor {
         })
     }
 
+    /// Requires a slice of this dtype and shape.
+    pub(crate) fn expect_slice_of(&self, dtype: Dtype, shape: &[usize]) -> Result<()> {
+        self.expect_dtype(dtype)?;
+        self.expect_shape(shape)?;
+        self.expect_slice()
+    }
+
     /// Requires that no two elements share memory, as far as strides tell.
     pub(crate) fn expect_no_self_overlap(&self) -> Result<()> {
         let Some(strides) = &self.strides else { return Ok(()) };
