@@ -60,6 +60,15 @@ test-python: $(PACKAGE) ## ruff, mypy, stubtest, and pytest with doctests
 	$(BIN)/optim8 info
 	$(BIN)/python -m pytest
 
+# Left out are tests of what that torch does not have: parameters with names, for one.
+OLDEST := concurrency golden graft moved muon quantize rounding rules step training
+.PHONY: test-oldest
+test-oldest: ## most Python tests with torch 2.4, in an environment of its own (5 GB; Python 3.10 to 3.12)
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	env -u VIRTUAL_ENV -u PYO3_PYTHON .venv-oldest/bin/python -m pip install --quiet --group oldest .
+	.venv-oldest/bin/python -m pytest $(OLDEST:%=tests/test_%.py)
+
 .PHONY: test-arm
 test-arm: ## the Rust core's tests for ARM, in an emulator (Debian; installs what it needs)
 	tests/emulate/arm.sh

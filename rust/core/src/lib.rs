@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! error <- simd <- element <- rounding <- format <- block <-+
-//!        real <-+                  layout <-----------------+- step <- kernel <- api -> plan, pool,
-//!             ^--------------------------- rule <-----------+                           alias, tensor
+//!        real <-+                  layout <-----------------+- update <- step <- kernel <- api
+//!             ^--------------------------- rule <-----------+         -> plan, pool, alias, tensor
 //! ```
 //!
 //! - [`Layout`]: where blocks begin and end.

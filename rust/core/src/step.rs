@@ -1,7 +1,7 @@
 //! The one loop that every optimizer, dtype and instruction set shares.
 //!
-//! For each block: decode the states, apply the rule, write the parameters, find the new scales,
-//! encode the states. It is two passes over a block, the fresh states waiting in the first-level
+//! For each block: decode the states, apply the rule, write the parameters (`update.rs`), find the new
+//! scales, encode the states. It is two passes over a block, the fresh states waiting in the first-level
 //! cache in between, because a scale is not known before the last element of its block. The second
 //! pass over a block comes after the first over the next one, which hides how long it takes to find
 //! a maximum and divide by it.
@@ -10,10 +10,6 @@
 //! same loop then writes nothing and adds up: in the rule's type, each of the [`GROUP`] elements of a
 //! group for itself, over a block; and from there in float64, so that the order of the additions is
 //! that of the elements, and the sum the same for any vectors and threads.
-//!
-//! A step is bound by memory once the arithmetic is fast, and then the processor's own prefetching
-//! of five to seven interleaved streams is not enough: asking for all of them a few blocks ahead was
-//! the largest gain of all.
 
 use crate::block::Scratch;
 use crate::element::{Compute, Element};

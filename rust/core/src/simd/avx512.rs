@@ -1,7 +1,7 @@
 //! AVX-512 F, BW, DQ, VL and VBMI: vectors of 16. (CPUs with AVX-512 but without VBMI, from Skylake to
 //! Cooper Lake, use AVX2.)
 //!
-//! Every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
+//! Every method but `decode` is a wrapper of a few intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx512::detect`] has found the features.
 
 use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Source, Table};
