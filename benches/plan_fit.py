@@ -9,7 +9,7 @@ Of A and B that says little, since they are ill-determined (`optim8.plan.fit` sa
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from os import cpu_count
@@ -69,9 +69,9 @@ def held(seed: int, n_resamples: int = N_RESAMPLES) -> list[bool]:
 
     runs = synthetic(seed)
     intervals = resample(runs, fit(runs), n_resamples, seed).intervals(CONFIDENCE)
-    names = (field.name for field in fields(LAW))
-    truths = zip(names, astuple(LAW), strict=True)
-    return [intervals[name][0] <= truth <= intervals[name][1] for name, truth in truths]
+    return [
+        intervals[name][0] <= truth <= intervals[name][1] for name, truth in asdict(LAW).items()
+    ]
 
 
 def study(n_tables: int = N_TABLES, n_resamples: int = N_RESAMPLES) -> list[Coverage]:
@@ -89,8 +89,7 @@ def study(n_tables: int = N_TABLES, n_resamples: int = N_RESAMPLES) -> list[Cove
     """
     with ProcessPoolExecutor(cpu_count(), get_context("spawn")) as pool:
         tables = list(pool.map(partial(held, n_resamples=n_resamples), range(n_tables)))
-    names = (field.name for field in fields(LAW))
     return [
         Coverage(name, sum(column), n_tables, CONFIDENCE)
-        for name, column in zip(names, zip(*tables, strict=True), strict=True)
+        for name, column in zip(asdict(LAW), zip(*tables, strict=True), strict=True)
     ]
