@@ -4,7 +4,7 @@ use crate::element::{Compute, Element};
 use crate::format::{Codec, EncodeBlock};
 use crate::real::Real;
 use crate::rounding::Rounding;
-use crate::simd::{Aligned, GROUP, Kernel, Level, Pair, Simd, Table};
+use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Table};
 
 /// The fresh values of one block in float32, on their way to becoming codes. It stays in the cache:
 /// this is the only place where a state exists in full precision.
@@ -15,7 +15,7 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Room for a block of this size.
     pub(crate) fn new(block_size: usize) -> Self {
-        Self { pairs: vec![[Aligned([0.0; GROUP]); 2]; block_size.div_ceil(2 * GROUP)] }
+        Self { pairs: vec![[Aligned([0.0; GROUP]); 2]; block_size.div_ceil(PAIR)] }
     }
 
     /// A group of values.
@@ -121,8 +121,8 @@ impl<E: Element> Kernel for DequantizeBlock<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let scale = simd.splat(self.scale);
-        let (whole_codes, rest_codes) = self.codes.as_chunks::<{ 2 * GROUP }>();
-        let (whole, rest) = self.values.as_chunks_mut::<{ 2 * GROUP }>();
+        let (whole_codes, rest_codes) = self.codes.as_chunks::<PAIR>();
+        let (whole, rest) = self.values.as_chunks_mut::<PAIR>();
         for (codes, values) in whole_codes.iter().zip(whole) {
             decode_pair(simd, self.table, scale, codes, values);
         }
@@ -184,8 +184,8 @@ fn decode_pair<S: Simd, E: Element>(
     simd: S,
     table: &Table,
     scale: S::F32,
-    codes: &[u8; 2 * GROUP],
-    values: &mut [E; 2 * GROUP],
+    codes: &[u8; PAIR],
+    values: &mut [E; PAIR],
 ) {
     let mut decoded = [Aligned([0.0; GROUP]); 2];
     let codes = codes.as_chunks().0.as_chunks().0;

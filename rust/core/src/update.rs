@@ -19,7 +19,7 @@ use crate::block::magnitude_bits;
 use crate::element::{Compute, Element, Lanes};
 use crate::rounding::ThresholdLanes;
 use crate::rule::{Kind, Rule};
-use crate::simd::{GROUP, Pair, Simd, Table, opaque};
+use crate::simd::{GROUP, PAIR, Pair, Simd, Table, opaque};
 use core::ops::Range;
 
 /// How far ahead memory is asked for, in elements.
@@ -29,7 +29,7 @@ const PREFETCH: usize = 1024;
 const LINE: usize = 64;
 
 /// Elements of a turn.
-const TURN: usize = 2 * GROUP;
+const TURN: usize = PAIR;
 
 /// The sums of a block, for each element of a group.
 pub(crate) type Sums<C> = [[C; GROUP]; 2];

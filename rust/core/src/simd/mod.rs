@@ -48,7 +48,10 @@ pub(crate) const GROUP: usize = 32;
 #[repr(align(64))]
 pub(crate) struct Aligned<T>(pub(crate) [T; GROUP]);
 
-/// Two groups, the unit in which codes are decoded: AVX-512 looks up 64 bytes at once.
+/// Elements in two groups, the unit in which codes are decoded: AVX-512 looks up 64 bytes at once.
+pub(crate) const PAIR: usize = 2 * GROUP;
+
+/// Two groups of our own.
 pub(crate) type Pair<T> = [Aligned<T>; 2];
 
 /// 256 values to look up, whole and as bytes: instruction sets differ in what is quicker.
