@@ -16,6 +16,14 @@ SHAPES = [(3, 12_000), (30_001,), (70, 90), (33,), (), (0,), (4, 10, 12, 10)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
 
+def digest(*tensors):
+    """Return a hash of the tensors' bytes."""
+    hashed = hashlib.sha256()
+    for value in tensors:
+        hashed.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
+
+
 def digests(specs):
     """Yield a line for each kind of step."""
     for spec in specs:
@@ -25,18 +33,16 @@ def digests(specs):
                 params[1] = tensor((30_001, 2), dtype)[:, 0].requires_grad_()
                 optimizer = spec.cls(params, codec=codec, **spec.kwargs)
                 step(optimizer, 3)
-                digest = hashlib.sha256()
-                for p in params:
-                    for value in (p.detach(), *optimizer.state[p].values()):
-                        data = value.contiguous().reshape(-1).view(torch.uint8)
-                        digest.update(data.numpy().tobytes())
-                yield f"{spec.rule} {codec} {dtype} {digest.hexdigest()}"
+                kept = [value for p in params for value in optimizer.state[p].values()]
+                yield f"{spec.rule} {codec} {dtype} {digest(*params, *kept)}"
+    for dtype in DTYPES:
+        params = [tensor(s, dtype, i).requires_grad_() for i, s in enumerate(SHAPES)]
+        step(optim8.Graft(optim8.LAMB(params), optim8.AdamW(params, lr=1.0)), 3)
+        yield f"graft {dtype} {digest(*params)}"
     for codec in _native.CODECS:
         for scale in (1.0, 1e-40, 1e37):
-            x = tensor((100, 300), scale=scale)
-            q = optim8.quantize(x, codec=codec)
-            data = b"".join(t.numpy().tobytes() for t in (q.codes, q.scales, q.dequantize()))
-            yield f"quantize {codec} {scale} {hashlib.sha256(data).hexdigest()}"
+            q = optim8.quantize(tensor((100, 300), scale=scale), codec=codec)
+            yield f"quantize {codec} {scale} {digest(q.codes, q.scales, q.dequantize())}"
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import optim8
+from optim8 import _native
 from specs import step, tensor
 
 SHAPES = [(70, 90), (30,), ()]
@@ -17,14 +19,14 @@ def params():
 
 
 @pytest.mark.parametrize("use_global_norm", [False, True])
-@pytest.mark.parametrize("theirs", [False, True])
-def test_steps_are_the_papers(use_global_norm, theirs):
+@pytest.mark.parametrize("sgd", [optim8.SGD, torch.optim.SGD])
+@pytest.mark.parametrize("adamw", [optim8.AdamW, torch.optim.AdamW])
+def test_steps_are_the_papers(use_global_norm, sgd, adamw):
     """Against both optimizers stepped apart, from the same place."""
-    sgd = torch.optim.SGD if theirs else optim8.SGD
     ours, apart = params(), [params(), params()]
     makers = [
         lambda p: sgd(p, lr=0.1, momentum=0.9),
-        lambda p: optim8.AdamW(p, lr=3.0, weight_decay=0.0, **FULL),
+        lambda p: adamw(p, lr=3.0, weight_decay=0.0, **(FULL if adamw is optim8.AdamW else {})),
     ]
     grafted = optim8.Graft(*(make(ours) for make in makers), use_global_norm=use_global_norm)
     optimizers = [make(p) for make, p in zip(makers, apart, strict=True)]
@@ -47,6 +49,81 @@ def test_steps_are_the_papers(use_global_norm, theirs):
         ratio = norms[0] / norms[1]
         for p, s, move, r in zip(ours, start, moves[1], ratio, strict=True):
             torch.testing.assert_close(p.detach(), s + r * move, rtol=1e-12, atol=1e-12)
+
+
+class Wide(torch.nn.Module):
+    """A parameter large enough for 8-bit states, and a small one."""
+
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        self.weight = torch.nn.Parameter(tensor((80, 100), dtype, 1))
+        self.bias = torch.nn.Parameter(tensor((80,), dtype, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["AdamW", "Adagrad", "LAMB", "Lion", "ScheduleFreeAdamW", "SGD"])
+def test_measuring_is_stepping_and_going_back(name, dtype):
+    """Against a class that Graft does not know to be one call, and so steps on a copy."""
+    known = getattr(optim8, name)
+
+    class Unknown(known):
+        def _run(self, groups):
+            return super()._run(groups)
+
+    results = []
+    for cls in (known, Unknown):
+        places = list(Wide(dtype).parameters())
+        parts = [cls(places, lr=0.01), cls(places, lr=1.0)]
+        step(optim8.Graft(*parts), 3)
+        results.append((places, [part.state for part in parts]))
+    (places, states), (expected, expected_states) = results
+    # A copy is rounded to the parameters' dtype more often.
+    rtol, atol = (1e-4, 1e-5) if dtype == torch.float32 else (0.02, 0.001)
+    for p, q in zip(places, expected, strict=True):
+        torch.testing.assert_close(p, q, rtol=rtol, atol=atol)
+        for state, other in zip(states, expected_states, strict=True):
+            assert state[p].keys() == other[q].keys()
+            assert state[p]["step"] == 3
+            if name not in ("LAMB", "ScheduleFreeAdamW"):  # whose states depend on parameters
+                for key, value in state[p].items():
+                    assert torch.equal(value, other[q][key]), key
+
+
+class Made(TorchDispatchMode):
+    """Counts tensors of a size that torch's operations make."""
+
+    def __init__(self, numel):
+        super().__init__()
+        self.numel, self.count = numel, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.count += isinstance(result, torch.Tensor) and result.numel() == self.numel
+        return result
+
+
+def test_two_of_ours_take_no_copy():
+    for direction, copies in [(optim8.AdamW, False), (torch.optim.AdamW, True)]:
+        places = list(Wide().parameters())
+        optimizer = optim8.Graft(optim8.SGD(places, momentum=0.9), direction(places))
+        step(optimizer, 1)
+        with Made(places[0].numel()) as made:
+            optimizer.step()
+        assert (made.count > 0) == copies
+
+
+def test_a_step_of_no_length_goes_nowhere():
+    places = list(Wide().parameters())
+    start = [p.detach().clone() for p in places]
+    sgd = optim8.SGD(places, lr=0.0)
+    optimizer = optim8.Graft(optim8.SGD(places), sgd, eps=0.0)
+    step(optimizer, 1)
+    assert all(torch.equal(p, s) for p, s in zip(places, start, strict=True))
+
+
+def test_factors_are_one_for_each_parameter():
+    with pytest.raises(ValueError, match="1 factors, expected one for each of 0 parameters"):
+        _native.step([], 1, _native.Known(), [1.0])
 
 
 def test_grafted_onto_itself_it_is_itself():
@@ -85,9 +162,10 @@ def test_checkpoints_copies_and_schedulers():
         other.load_state_dict(optim8.SGD([torch.zeros(1)]).state_dict())
 
 
-def test_errors_leave_the_parameters():
+@pytest.mark.parametrize("sgd", [optim8.SGD, torch.optim.SGD])
+def test_errors_leave_the_parameters(sgd):
     places = [p.detach().requires_grad_() for p in params()]
-    grafted = optim8.Graft(torch.optim.SGD(places), optim8.AdamW(places))
+    grafted = optim8.Graft(sgd(places), optim8.AdamW(places))
     start = [p.detach().clone() for p in places]
     places[0].grad = torch.ones_like(places[0])
     places[1].grad = torch.ones(30, dtype=torch.float64).to_sparse()

@@ -31,6 +31,7 @@ __all__ = [
     "quantize",
     "scales_shape",
     "step",
+    "step_lengths",
     "sum_of_squares",
 ]
 CODECS: list[str]
@@ -78,4 +79,11 @@ def step(
     groups: list[_StepGroup],
     n_threads: int,
     known: Known,
+    factors: list[float] | None = None,
 ) -> int: ...
+def step_lengths(
+    groups: list[_StepGroup],
+    n_threads: int,
+    known: Known,
+    write_states: bool,
+) -> tuple[int, list[float]]: ...

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, overload
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeGuard, overload
 
 import torch
 from torch import Tensor
@@ -11,6 +13,9 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
 from optim8 import _native
+from optim8.optim._base import Optim8Optimizer
+
+_Call = Callable[[list[Any], int, _native.Known], int]
 
 
 class Graft(Optimizer):
@@ -22,8 +27,12 @@ class Graft(Optimizer):
         p = p + lr * ||m - p|| / (||d - p|| + eps) * (d - p)
 
     where m and d are what the optimizers `magnitude` and `direction` make of p. Only `magnitude`'s
-    learning rate matters, and any schedule belongs to it or to `lr`; that of `direction` cancels. A
-    step takes a copy of the parameters. Norms are the same for any number of threads.
+    learning rate matters, and any schedule belongs to it or to `lr`; that of `direction` cancels.
+    Norms are the same for any number of threads.
+
+    With two of this package's optimizers neither m nor d ever exists: their steps are measured, and
+    the one that comes of them is written. An optimizer of torch's, or `Muon`, writes what it makes
+    of p, so a step takes a copy of the parameters then.
 
     Source: Agarwal, Anil, Hazan, Koren and Zhang, "Disentangling Adaptive Gradient Methods from
     Learning Rates" (2020), section 2; the defaults are those of its code.
@@ -116,32 +125,52 @@ class Graft(Optimizer):
                 loss = closure()
         [group] = self.param_groups
         params = {i: p for i, p in enumerate(group["params"]) if p.grad is not None}
-        start = {i: p.clone() for i, p in params.items()}
-        try:
-            lengths = self._lengths(self.magnitude, params, start)
-            for i, p in params.items():
-                p.copy_(start[i])
-            own_lengths = self._lengths(self.direction, params, start)
-        except BaseException:
-            for i, p in params.items():
-                p.copy_(start[i])
-            raise
-        for i, p in params.items():
-            p.mul_(group["lr"] * lengths[i] / (own_lengths[i] + group["eps"])).add_(start[i])
+        self._follow(params, self._lengths(params))
         return loss
 
-    def _lengths(
-        self, optimizer: Optimizer, params: dict[int, Tensor], start: dict[int, Tensor]
-    ) -> dict[int, float]:
-        """Step, leave the steps in place of the parameters, and return their lengths."""
-        optimizer.step()
-        for i, p in params.items():
-            p.sub_(start[i])
-        n_threads = torch.get_num_threads()
-        if self.param_groups[0]["use_global_norm"]:
-            length = _native.sum_of_squares(params, n_threads) ** 0.5
-            return dict.fromkeys(params, length)
-        return {i: _native.sum_of_squares({i: p}, n_threads) ** 0.5 for i, p in params.items()}
+    def _lengths(self, params: dict[int, Tensor]) -> dict[int, float]:
+        """Step `magnitude`, but leave the parameters; return how long its steps would have been."""
+        lengths: dict[int, float] = {}
+
+        def measure(groups: list[Any], n_threads: int, known: _native.Known) -> int:
+            skipped, found = _native.step_lengths(groups, n_threads, known, True)
+            lengths.update(zip(_indices(groups), found, strict=True))
+            return skipped
+
+        if _is_one_call(self.magnitude):
+            with _calling(self.magnitude, measure):
+                self.magnitude.step()
+            return lengths
+        with _restored(params) as start:
+            self.magnitude.step()
+            return _take_steps(params, start)
+
+    def _follow(self, params: dict[int, Tensor], lengths: dict[int, float]) -> None:
+        """Step `direction`, but this far."""
+
+        def follow(groups: list[Any], n_threads: int, known: _native.Known) -> int:
+            indices = _indices(groups)
+            _, own = _native.step_lengths(groups, n_threads, known, False)
+            factors = self._factors(lengths, dict(zip(indices, own, strict=True)))
+            return _native.step(groups, n_threads, known, [factors[i] for i in indices])
+
+        if _is_one_call(self.direction):
+            with _calling(self.direction, follow):
+                self.direction.step()
+            return
+        with _restored(params) as start:
+            self.direction.step()
+            factors = self._factors(lengths, _take_steps(params, start))
+            for i, p in params.items():
+                start[i].add_(p.mul_(factors[i]))
+
+    def _factors(self, lengths: dict[int, float], own: dict[int, float]) -> dict[int, float]:
+        """Return what makes steps that are `own` long as long as they should be."""
+        [group] = self.param_groups
+        if group["use_global_norm"]:
+            lengths, own = (dict.fromkeys(of, math.hypot(*of.values())) for of in (lengths, own))
+        # A step of no length has no direction, and any factor will do.
+        return {i: group["lr"] * lengths[i] / (own[i] + group["eps"] or 1.0) for i in own}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state dicts of both optimizers, and the options."""
@@ -165,3 +194,42 @@ class Graft(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         parts = {"magnitude": self.magnitude, "direction": self.direction}
         return {**super().__getstate__(), **parts}
+
+
+def _is_one_call(optimizer: Optimizer) -> TypeGuard[Optim8Optimizer]:
+    """Return whether a step is one native call, which can do without the parameters."""
+    return isinstance(optimizer, Optim8Optimizer) and (type(optimizer)._run is Optim8Optimizer._run)
+
+
+@contextmanager
+def _calling(optimizer: Optim8Optimizer, call: _Call) -> Iterator[None]:
+    """Make the optimizer step by another native call."""
+    optimizer._call = call
+    try:
+        yield
+    finally:
+        del optimizer._call
+
+
+@contextmanager
+def _restored(params: dict[int, Tensor]) -> Iterator[dict[int, Tensor]]:
+    """Yield copies of the parameters, and write them back at the end, however it comes."""
+    start = {i: p.clone() for i, p in params.items()}
+    try:
+        yield start
+    finally:
+        for i, p in params.items():
+            p.copy_(start[i])
+
+
+def _take_steps(params: dict[int, Tensor], start: dict[int, Tensor]) -> dict[int, float]:
+    """Put the steps from `start` in place of the parameters, and return their lengths."""
+    for i, p in params.items():
+        p.sub_(start[i])
+    n_threads = torch.get_num_threads()
+    return {i: _native.sum_of_squares({i: p}, n_threads) ** 0.5 for i, p in params.items()}
+
+
+def _indices(groups: list[Any]) -> list[int]:
+    """Return the indices of the parameters of a native call, in its order."""
+    return [index for *_, rows in groups for index, *_ in rows]

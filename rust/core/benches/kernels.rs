@@ -69,6 +69,7 @@ fn bench_step(criterion: &mut Criterion) {
                         grad: values(dtype),
                         scalars: vec![tensor(Dtype::Float32, vec![0.0_f32])],
                         states: vec![codes(127), scales(), codes(0), scales()],
+                        factor: 1.0,
                     }],
                 }];
                 group.bench_function(BenchmarkId::new(codec, dtype.name()), |bencher| {

@@ -2,6 +2,7 @@
 
 use crate::alias::{self, Access};
 use crate::block::{DequantizeBlock, QuantizeBlock, Scratch, SumOfSquares};
+use crate::effect::Effect;
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
 use crate::format::Codec;
@@ -11,10 +12,9 @@ use crate::plan::Plan;
 use crate::pool;
 use crate::rule::{Part, RuleEntry};
 use crate::simd::Level;
-use crate::step::Options;
+use crate::step::{Options, Outcome};
 use crate::tensor::Tensor;
 use core::ops::Range;
-use core::sync::atomic::{AtomicUsize, Ordering};
 use half::{bf16, f16};
 use std::sync::OnceLock;
 
@@ -38,6 +38,9 @@ pub struct StepTensors {
     pub scalars: Vec<Tensor>,
     /// Its states in the rule's order: one tensor for each, or codes and scales for each; written.
     pub states: Vec<Tensor>,
+    /// What the update of the parameter (not that of its states) is multiplied by: 1, but for
+    /// grafting.
+    pub factor: f64,
 }
 
 /// Parameters that share a rule and its options.
@@ -60,11 +63,43 @@ pub struct StepGroup {
 ///
 /// Any [`Error`] that says what does not fit; then nothing has been written.
 pub fn step(groups: &[StepGroup], n_threads: usize) -> Result<usize> {
+    let effect = |factor| if factor == 1.0 { Effect::Write } else { Effect::Scale(factor) };
+    let outcomes = step_with(groups, &effect, n_threads)?;
+    Ok(outcomes.iter().map(|outcome| outcome.skipped).sum())
+}
+
+/// Measures the updates that [`step`] would make, with factors of 1. Returns the number of blocks
+/// skipped, and the length (Euclidean norm) of each parameter's update, which is the same for any vectors
+/// and threads.
+///
+/// No parameter is written. States are if `write_states`: then this is the step of an optimizer that
+/// only lends its lengths.
+///
+/// # Errors
+///
+/// As [`step`].
+pub fn step_lengths(
+    groups: &[StepGroup],
+    write_states: bool,
+    n_threads: usize,
+) -> Result<(usize, Vec<f64>)> {
+    let outcomes = step_with(groups, &|_| Effect::Length { states: write_states }, n_threads)?;
+    let skipped = outcomes.iter().map(|outcome| outcome.skipped).sum();
+    Ok((skipped, outcomes.into_iter().map(|outcome| outcome.squared_length.sqrt()).collect()))
+}
+
+/// Steps all parameters, with the effect that follows from the factor of each. Returns what came of
+/// each: sums are made of those of the chunks, in their order, whoever computed them.
+fn step_with(
+    groups: &[StepGroup],
+    effect: &dyn Fn(f64) -> Effect,
+    n_threads: usize,
+) -> Result<Vec<Outcome>> {
     let mut jobs = check(groups)?;
-    let n_tensors = jobs.len();
-    let mut rules: Vec<Box<dyn BoundRule>> = Vec::with_capacity(n_tensors);
+    let mut rules: Vec<Box<dyn BoundRule>> = Vec::with_capacity(jobs.len());
     let all = groups.iter().flat_map(|group| group.tensors.iter().map(move |one| (group, one)));
     for ((group, tensors), job) in all.zip(&mut jobs) {
+        job.effect = effect(tensors.factor);
         // SAFETY: `check_tensors` found one float32 in each, as a slice, and `alias::check` that
         // nothing else of this call shares their memory.
         let number = |scalar: &Tensor| unsafe { scalar.slice::<f32>(0..1)[0] };
@@ -72,23 +107,26 @@ pub fn step(groups: &[StepGroup], n_threads: usize) -> Result<usize> {
         numbers[0] += 1.0;
         job.step = numbers[0] as u64;
         rules.push((group.rule.bind)(&group.hyper, job, &mut numbers[1..]));
-        for (scalar, number) in tensors.scalars.iter().zip(numbers) {
-            // SAFETY: as above.
-            unsafe { scalar.slice_mut::<f32>(0..1)[0] = number };
+        if job.effect.writes_states() {
+            for (scalar, number) in tensors.scalars.iter().zip(numbers) {
+                // SAFETY: as above.
+                unsafe { scalar.slice_mut::<f32>(0..1)[0] = number };
+            }
         }
     }
     measure(&jobs, &mut rules, n_threads);
     let plan = Plan::new(jobs.iter().map(|job| job.layout).collect());
-    let skipped = AtomicUsize::new(0);
-    run(&plan, n_threads, |tensor, blocks| {
+    let chunks = gather(&plan, n_threads, |tensor, blocks| {
         // SAFETY: the job has been checked above; chunks are disjoint ranges of its blocks, and no
         // tensor that is written shares memory with another.
-        let outcome = unsafe { rules[tensor].run(Pass::Update, &jobs[tensor], blocks) };
-        if outcome.skipped > 0 {
-            skipped.fetch_add(outcome.skipped, Ordering::Relaxed);
-        }
+        (tensor, unsafe { rules[tensor].run(Pass::Update, &jobs[tensor], blocks) })
     });
-    Ok(skipped.into_inner())
+    let mut outcomes = vec![Outcome::default(); jobs.len()];
+    for (tensor, chunk) in chunks {
+        outcomes[tensor].skipped += chunk.skipped;
+        outcomes[tensor].squared_length += chunk.squared_length;
+    }
+    Ok(outcomes)
 }
 
 /// What a step begins with: the jobs of all parameters, after all checks. Writes nothing.
@@ -120,6 +158,7 @@ fn check(groups: &[StepGroup]) -> Result<Vec<Job<'_>>> {
                 grad: &tensors.grad,
                 states: &tensors.states,
                 quantized,
+                effect: Effect::Write,
                 index: tensors.index,
                 step: 0,
             });

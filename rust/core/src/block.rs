@@ -199,7 +199,7 @@ fn decode_pair<S: Simd, E: Element>(
 
 /// An array that begins with `rest` and goes on with `fill`.
 #[inline(always)]
-fn padded<T: Copy, const N: usize>(rest: &[T], fill: T) -> [T; N] {
+pub(crate) fn padded<T: Copy, const N: usize>(rest: &[T], fill: T) -> [T; N] {
     let mut array = [fill; N];
     array[..rest.len()].copy_from_slice(rest);
     array

@@ -3,9 +3,9 @@
 //! The crate computes; it keeps nothing, knows no Python and does no I/O. Read it from the bottom:
 //!
 //! ```text
-//! error <- simd <- element <- rounding <- format <- block <-+
-//!        real <-+                  layout <-----------------+- update <- step <- kernel <- api
-//!             ^--------------------------- rule <-----------+         -> plan, pool, alias, tensor
+//! error <- simd <- element <- rounding <- format <- block <- effect <-+
+//!        real <-+                            layout <-----------------+- update <- step <- kernel <- api
+//!             ^------------------------------------- rule <-----------+         -> plan, pool, alias, tensor
 //! ```
 //!
 //! - [`Layout`]: where blocks begin and end.
@@ -17,6 +17,7 @@
 mod alias;
 mod api;
 mod block;
+mod effect;
 mod element;
 mod error;
 mod format;
@@ -33,7 +34,8 @@ mod tensor;
 mod update;
 
 pub use api::{
-    QuantizeCall, StepGroup, StepTensors, check_step, dequantize, quantize, step, sum_of_squares,
+    QuantizeCall, StepGroup, StepTensors, check_step, dequantize, quantize, step, step_lengths,
+    sum_of_squares,
 };
 pub use element::Dtype;
 pub use error::{Error, Result};

@@ -9,9 +9,11 @@
 //! Rules that need a sum over the whole tensor (a norm, say) go over it once more, beforehand. The
 //! same loop then writes nothing and adds up: in the rule's type, each of the [`GROUP`] elements of a
 //! group for itself, over a block; and from there in float64, so that the order of the additions is
-//! that of the elements, and the sum the same for any vectors and threads.
+//! that of the elements, and the sum the same for any vectors and threads. Where a step's own length is
+//! asked for, or another one is given to it, the passes work on a copy of a block (`effect.rs`).
 
 use crate::block::Scratch;
+use crate::effect::{Effect, Rooms};
 use crate::element::{Compute, Element};
 use crate::format::Codec;
 use crate::layout::Layout;
@@ -55,6 +57,8 @@ pub(crate) struct Outcome {
     pub(crate) skipped: usize,
     /// Sums of what the rule asked for, if this pass was made for them.
     pub(crate) sums: [f64; 2],
+    /// The square of the length of the update, if that was to be measured.
+    pub(crate) squared_length: f64,
 }
 
 /// A pass over consecutive blocks of one tensor: a step, or (`MEASURE`) the sums that the rule needs
@@ -74,6 +78,7 @@ where
     pub(crate) param: &'a mut [E],
     pub(crate) grad: &'a [E],
     pub(crate) states: [StateBlocks<'a, E>; N],
+    pub(crate) effect: Effect,
     /// The thresholds of the parameters, if they are rounded stochastically.
     pub(crate) param_stream: Option<Stream>,
 }
@@ -103,6 +108,8 @@ where
         let mut waiting = None;
         let origin = self.layout.elements(self.blocks.clone()).start;
         let mut tail = Tail::new();
+        let effect = if MEASURE { Effect::Write } else { self.effect };
+        let mut rooms = Rooms::new(effect, N);
         let mut outcome = Outcome::default();
         for (index, block) in self.blocks.clone().enumerate() {
             let elements = self.layout.block(block);
@@ -112,19 +119,24 @@ where
                 outcome.skipped += 1;
                 continue;
             }
-            let param = &mut self.param[elements.clone()];
+            let target = &mut self.param[elements.clone()];
+            let param = rooms.param.of(target);
             let mut states = [const { StatePart::NONE }; N];
-            let mut from = self.states.iter_mut().zip(now.iter_mut());
+            let mut from = self.states.iter_mut().zip(now.iter_mut()).zip(&mut rooms.states);
             for_each_state!(i of N {
                 let part = &mut states[i];
                 match from.next() {
-                    Some((StateBlocks::Quantized { codes, scales, .. }, fresh)) => {
+                    Some(((StateBlocks::Quantized { codes, scales, .. }, fresh), _)) => {
                         part.codes = &codes[elements.clone()];
                         (part.table, part.scale) = (tables[i], scales[index]);
                         part.fresh = fresh.pairs_mut();
                     }
-                    Some((StateBlocks::Full(full), _)) => part.full = &mut full[elements.clone()],
-                    Some((StateBlocks::Copy(copy), _)) => part.copy = &mut copy[elements.clone()],
+                    Some(((StateBlocks::Full(full), _), (room, _))) => {
+                        part.full = room.of(&mut full[elements.clone()]);
+                    }
+                    Some(((StateBlocks::Copy(copy), _), (_, room))) => {
+                        part.copy = room.of(&mut copy[elements.clone()]);
+                    }
                     None => {}
                 }
             });
@@ -147,6 +159,10 @@ where
                 for (total, sums) in outcome.sums.iter_mut().zip(sums) {
                     *total += sums.into_iter().map(E::Compute::to_f64).sum::<f64>();
                 }
+                continue;
+            }
+            outcome.squared_length += rooms.apply(self.level, target);
+            if !rooms.keeps_states() {
                 continue;
             }
             // The scale of this block is not known before its last maximum; that of the one before

@@ -17,7 +17,7 @@ mod _native {
     #[pymodule_export]
     use super::quant::{PyCodec, dequantize, quantize, scales_shape};
     #[pymodule_export]
-    use super::step::{check_step, step, sum_of_squares};
+    use super::step::{check_step, step, step_lengths, sum_of_squares};
     #[pymodule_export]
     use super::tensor::Known;
 

@@ -27,17 +27,50 @@ pub(crate) fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 
 /// Steps all parameters of all groups; returns the number of blocks skipped.
 ///
-/// `known` keeps what it learns of parameters and states for the next step.
+/// `known` keeps what it learns of parameters and states for the next step. `factors` has one for each
+/// parameter, by which its update is multiplied.
 #[pyfunction]
+#[pyo3(signature = (groups, n_threads, known, factors=None))]
 pub(crate) fn step(
     py: Python<'_>,
     groups: &Bound<'_, PyList>,
     n_threads: usize,
     known: &Known,
+    factors: Option<Vec<f64>>,
 ) -> PyResult<usize> {
-    let groups = step_groups(groups, known)?;
+    let mut groups = step_groups(groups, known)?;
+    if let Some(factors) = factors {
+        let tensors: Vec<_> = groups.iter_mut().flat_map(|group| &mut group.tensors).collect();
+        if tensors.len() != factors.len() {
+            return Err(PyValueError::new_err(format!(
+                "{} factors, expected one for each of {} parameters",
+                factors.len(),
+                tensors.len()
+            )));
+        }
+        for (tensors, factor) in tensors.into_iter().zip(factors) {
+            tensors.factor = factor;
+        }
+    }
     known.end_step();
     py.detach(|| optim8_core::step(&groups, n_threads)).map_err(to_python)
+}
+
+/// The lengths of the updates that `step` would make, one for each parameter, and the number of blocks
+/// skipped. Parameters are not written; states are if `write_states`.
+#[pyfunction]
+pub(crate) fn step_lengths(
+    py: Python<'_>,
+    groups: &Bound<'_, PyList>,
+    n_threads: usize,
+    known: &Known,
+    write_states: bool,
+) -> PyResult<(usize, Vec<f64>)> {
+    let groups = step_groups(groups, known)?;
+    if write_states {
+        known.end_step();
+    }
+    py.detach(|| optim8_core::step_lengths(&groups, write_states, n_threads)).map_err(to_python)
 }
 
 /// Raises what `step` would raise.
@@ -147,7 +180,7 @@ fn step_tensors(
             .map(|name| describe(Name::Of(name, *index, "")))
             .collect::<PyResult<_>>()?;
         let states = state_names(rule, n_states, *index).map(describe).collect::<PyResult<_>>()?;
-        all.push(StepTensors { index: *index, param, grad, scalars, states });
+        all.push(StepTensors { index: *index, param, grad, scalars, states, factor: 1.0 });
     }
     Ok(all)
 }

@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::effect::Effect;
 use crate::element::{Dtype, Element};
 use crate::layout::Layout;
 use crate::rounding::Stream;
@@ -29,6 +30,7 @@ pub(crate) struct Job<'a> {
     pub(crate) states: &'a [Tensor],
     /// Whether states that may be are quantized.
     pub(crate) quantized: bool,
+    pub(crate) effect: Effect,
     /// The parameter's index in its optimizer.
     pub(crate) index: u64,
     /// The number of this step, counted from 1.
@@ -179,6 +181,7 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
             param,
             grad,
             states,
+            effect: job.effect,
             param_stream: (E::STOCHASTIC && options.stochastic_params)
                 .then(|| Stream::of_param(options.seed, job.index, job.step)),
         })

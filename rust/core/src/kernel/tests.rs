@@ -1,13 +1,14 @@
 //! The step on every instruction set: rules, dtypes and storages, blocks that are whole or short.
 
 use super::{Job, Pass};
+use crate::effect::Effect;
 use crate::element::Dtype;
 use crate::format::Codec;
 use crate::layout::Layout;
 use crate::rule::{Kind, Part, RULES, RuleEntry};
 use crate::simd::Level;
 use crate::simd::tests::levels_under_test;
-use crate::step::Options;
+use crate::step::{Options, Outcome};
 use crate::tensor::{Name, Tensor};
 use half::{bf16, f16};
 
@@ -91,11 +92,12 @@ struct Run {
     len: usize,
     skip_nonfinite: bool,
     stochastic_params: bool,
+    effect: Effect,
 }
 
 impl Run {
-    /// The bits of everything after some steps at a level, and how many blocks were skipped.
-    fn bits(&self, level: Level, grads: &[Vec<f64>]) -> (Vec<Vec<u64>>, usize) {
+    /// The bits of everything after some steps at a level, and what came of the steps.
+    fn bits(&self, level: Level, grads: &[Vec<f64>]) -> (Vec<Vec<u64>>, Outcome) {
         let options = Options {
             codec: Codec::builtin(self.codec.unwrap_or("dynamic")).expect("a codec"),
             block_size: 64,
@@ -122,7 +124,7 @@ impl Run {
             states.push(Owned::new(dtype, &values));
         }
         let mut scalars = vec![1.0; self.rule.scalars.len()];
-        let mut skipped = 0;
+        let mut outcome = Outcome::default();
         for (step, grad) in grads.iter().enumerate() {
             let mut grad = Owned::new(self.dtype, grad);
             let (param, grad) = (param.tensor(), grad.tensor());
@@ -136,6 +138,7 @@ impl Run {
                 grad: &grad,
                 states: &states,
                 quantized: self.codec.is_some(),
+                effect: self.effect,
                 index: 3,
                 step,
             };
@@ -148,21 +151,25 @@ impl Run {
                     let sums = rule.run(Pass::Measure, &job, blocks.clone()).sums;
                     rule.measured(sums, self.len);
                 }
-                skipped += rule.run(Pass::Update, &job, blocks).skipped;
+                let step = rule.run(Pass::Update, &job, blocks);
+                outcome.skipped += step.skipped;
+                outcome.squared_length += step.squared_length;
             }
         }
         let all = core::iter::once(param).chain(states);
-        (all.map(|owned| owned.bytes).collect(), skipped)
+        (all.map(|owned| owned.bytes).collect(), outcome)
     }
 }
 
 /// Requires that every rule steps to the same bits on every level, for parameters of a dtype.
-fn every_level_steps_alike(dtype: Dtype, stochastic_params: bool) {
+fn every_level_steps_alike(dtype: Dtype, stochastic_params: bool, effect: Effect) {
     for rule in RULES {
         for codec in [None, Some("dynamic"), Some("root"), Some("linear")] {
             // Whole groups and blocks, and ends of every length.
             for len in (1..70).chain([128, 200, 1000]) {
-                let run = Run { rule, dtype, codec, len, skip_nonfinite: false, stochastic_params };
+                let skip_nonfinite = false;
+                let run =
+                    Run { rule, dtype, codec, len, skip_nonfinite, stochastic_params, effect };
                 let grads: Vec<_> = (0..3).map(|step| noise(len, step + 10)).collect();
                 let expected = run.bits(Level::SCALAR, &grads);
                 for level in levels_under_test() {
@@ -175,6 +182,8 @@ fn every_level_steps_alike(dtype: Dtype, stochastic_params: bool) {
                         format!("tensor {tensor}, word {at}: {a:x} where {b:x}")
                     });
                     assert_eq!(what, None, "{} {codec:?} {len} {}", rule.name, level.name());
+                    let [length, reference] = [found.1, expected.1].map(|it| it.squared_length);
+                    assert_eq!(length.to_bits(), reference.to_bits(), "{} {len}", rule.name);
                 }
             }
         }
@@ -183,27 +192,78 @@ fn every_level_steps_alike(dtype: Dtype, stochastic_params: bool) {
 
 #[test]
 fn every_level_steps_float32_alike() {
-    every_level_steps_alike(Dtype::Float32, false);
+    every_level_steps_alike(Dtype::Float32, false, Effect::Write);
 }
 
 #[test]
 fn every_level_steps_float64_alike() {
-    every_level_steps_alike(Dtype::Float64, false);
+    every_level_steps_alike(Dtype::Float64, false, Effect::Write);
 }
 
 #[test]
 fn every_level_steps_bfloat16_alike() {
-    every_level_steps_alike(Dtype::BFloat16, false);
+    every_level_steps_alike(Dtype::BFloat16, false, Effect::Write);
 }
 
 #[test]
 fn every_level_steps_stochastic_bfloat16_alike() {
-    every_level_steps_alike(Dtype::BFloat16, true);
+    every_level_steps_alike(Dtype::BFloat16, true, Effect::Write);
 }
 
 #[test]
 fn every_level_steps_float16_alike() {
-    every_level_steps_alike(Dtype::Float16, false);
+    every_level_steps_alike(Dtype::Float16, false, Effect::Write);
+}
+
+#[test]
+fn every_level_measures_and_scales_updates_alike() {
+    for states in [false, true] {
+        every_level_steps_alike(Dtype::BFloat16, false, Effect::Length { states });
+    }
+    every_level_steps_alike(Dtype::Float32, false, Effect::Scale(0.3));
+}
+
+#[test]
+fn an_update_is_as_long_as_the_way_it_goes() {
+    let grads = [noise(1000, 10)];
+    for rule in RULES {
+        for codec in [None, Some("dynamic")] {
+            let bits = |effect| {
+                let run = Run {
+                    rule,
+                    dtype: Dtype::Float64,
+                    codec,
+                    len: 1000,
+                    skip_nonfinite: false,
+                    stochastic_params: false,
+                    effect,
+                };
+                let (bits, outcome) = run.bits(Level::SCALAR, &grads);
+                (bits, outcome.squared_length)
+            };
+            let floats = |bits: &[u64]| bits.iter().copied().map(f64::from_bits).collect();
+            let (written, _) = bits(Effect::Write);
+            let (scaled, _) = bits(Effect::Scale(0.25));
+            let (measured, of_states) = bits(Effect::Length { states: true });
+            let (left, of_nothing) = bits(Effect::Length { states: false });
+            let [start, end, quarter]: [Vec<f64>; 3] =
+                [&left[0], &written[0], &scaled[0]].map(|bits| floats(bits));
+            assert_eq!(start, noise(1000, 1), "{} wrote parameters", rule.name);
+            assert_eq!(measured[0], left[0], "{} wrote parameters", rule.name);
+            assert_eq!(measured[1..], written[1..], "{}: other states", rule.name);
+            assert_eq!(scaled[1..], written[1..], "{}: other states", rule.name);
+            if !rule.states.is_empty() {
+                assert_ne!(left[1..], written[1..], "{} wrote states", rule.name);
+            }
+            let squares = start.iter().zip(&end).map(|(a, b)| (b - a) * (b - a));
+            let square: f64 = squares.sum();
+            assert!((of_states - square).abs() <= 1e-13 * square, "{}", rule.name);
+            assert_eq!(of_nothing.to_bits(), of_states.to_bits(), "{}", rule.name);
+            for ((a, b), c) in start.iter().zip(&end).zip(&quarter) {
+                assert!((c - (a + 0.25 * (b - a))).abs() < 1e-15, "{}", rule.name);
+            }
+        }
+    }
 }
 
 #[test]
@@ -218,6 +278,7 @@ fn a_bad_gradient_stays_in_its_block_or_is_skipped() {
                 len: 192,
                 skip_nonfinite: false,
                 stochastic_params: false,
+                effect: Effect::Write,
             };
             let good = vec![noise(192, 10), noise(192, 11)];
             let mut spoiled = good.clone();
@@ -241,7 +302,7 @@ fn a_bad_gradient_stays_in_its_block_or_is_skipped() {
                 found[64..128].iter().all(|value| value.is_nan()),
                 "a NaN state spoils its block"
             );
-            assert_eq!(skip.1, 1);
+            assert_eq!(skip.1.skipped, 1);
             assert!(floats(&skip.0[0]).iter().all(|value| value.is_finite()));
         }
     }
@@ -258,6 +319,7 @@ fn adamw_is_its_definition() {
         len: n,
         skip_nonfinite: false,
         stochastic_params: false,
+        effect: Effect::Write,
     };
     let grads: Vec<_> = (0..20).map(|step| noise(n, step + 10)).collect();
     let found = run.bits(Level::SCALAR, &grads).0.remove(0);
