@@ -97,20 +97,22 @@ fn step_with(
 ) -> Result<Vec<Outcome>> {
     let mut jobs = check(groups)?;
     let mut rules: Vec<Box<dyn BoundRule>> = Vec::with_capacity(jobs.len());
+    let mut numbers = vec![];
     let all = groups.iter().flat_map(|group| group.tensors.iter().map(move |one| (group, one)));
     for ((group, tensors), job) in all.zip(&mut jobs) {
         job.effect = effect(tensors.factor);
         // SAFETY: `check_tensors` found one float32 in each, as a slice, and `alias::check` that
         // nothing else of this call shares their memory.
         let number = |scalar: &Tensor| unsafe { scalar.slice::<f32>(0..1)[0] };
-        let mut numbers: Vec<f32> = tensors.scalars.iter().map(number).collect();
+        numbers.clear();
+        numbers.extend(tensors.scalars.iter().map(number));
         numbers[0] += 1.0;
         job.step = numbers[0] as u64;
         rules.push((group.rule.bind)(&group.hyper, job, &mut numbers[1..]));
         if job.effect.writes_states() {
-            for (scalar, number) in tensors.scalars.iter().zip(numbers) {
+            for (scalar, number) in tensors.scalars.iter().zip(&numbers) {
                 // SAFETY: as above.
-                unsafe { scalar.slice_mut::<f32>(0..1)[0] = number };
+                unsafe { scalar.slice_mut::<f32>(0..1)[0] = *number };
             }
         }
     }

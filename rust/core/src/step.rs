@@ -100,7 +100,8 @@ where
         for_each_state!(i of N {
             tables[i] = codec.codebook(is_signed::<R, N>(i)).table();
         });
-        let scratch = |_| Scratch::new(self.layout.block_size());
+        let largest_block = self.layout.block_size().min(self.param.len());
+        let scratch = |_| Scratch::new(largest_block);
         let mut fresh: [[Scratch; N]; 2] = [(); 2].map(|()| core::array::from_fn(scratch));
         let [now, before] = &mut fresh;
         // Of this block, and of the one before.

@@ -9,6 +9,7 @@ use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
 use core::ops::Range;
 use std::fmt;
+use std::sync::Arc;
 
 /// What a tensor is called in an error message.
 #[derive(Clone, Copy, Debug)]
@@ -31,15 +32,15 @@ impl fmt::Display for Name {
     }
 }
 
-/// A tensor in memory that somebody else owns.
+/// A tensor in memory that somebody else owns. Clones share its shape, so that they cost no memory.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     name: Name,
     dtype: Dtype,
     data: *mut u8,
-    shape: Vec<usize>,
+    shape: Arc<[usize]>,
     /// In elements; none if contiguous.
-    strides: Option<Vec<isize>>,
+    strides: Option<Arc<[isize]>>,
 }
 
 // SAFETY: a tensor is an address with a description; those who read or write through it say why
@@ -71,7 +72,8 @@ impl Tensor {
         if data.is_null() && n_elements > 0 {
             return Err(Error::Null { tensor: name.to_string(), n_elements });
         }
-        Ok(Self { name, dtype, data, shape, strides })
+        let strides = strides.map(Into::into);
+        Ok(Self { name, dtype, data, shape: shape.into(), strides })
     }
 
     /// Its name in messages.
@@ -124,12 +126,12 @@ impl Tensor {
 
     /// Requires a shape.
     pub(crate) fn expect_shape(&self, expected: &[usize]) -> Result<()> {
-        if self.shape == expected {
+        if *self.shape == *expected {
             return Ok(());
         }
         Err(Error::Shape {
             tensor: self.name.to_string(),
-            found: self.shape.clone(),
+            found: self.shape.to_vec(),
             expected: expected.to_vec(),
         })
     }
@@ -141,8 +143,8 @@ impl Tensor {
         }
         Err(Error::NotContiguous {
             tensor: self.name.to_string(),
-            found: self.strides.clone().unwrap_or_default(),
-            shape: self.shape.clone(),
+            found: self.strides.as_deref().unwrap_or_default().to_vec(),
+            shape: self.shape.to_vec(),
         })
     }
 
@@ -158,7 +160,7 @@ impl Tensor {
         let Some(strides) = &self.strides else { return Ok(()) };
         let mut dims: Vec<(usize, usize)> = strides
             .iter()
-            .zip(&self.shape)
+            .zip(&*self.shape)
             .filter(|&(_, &len)| len > 1)
             .map(|(stride, &len)| (stride.unsigned_abs(), len))
             .collect();
@@ -185,7 +187,7 @@ impl Tensor {
             return start..start + self.n_elements() * size;
         };
         let (mut low, mut high) = (0_isize, 0_isize);
-        for (&stride, &len) in strides.iter().zip(&self.shape) {
+        for (&stride, &len) in strides.iter().zip(&*self.shape) {
             let reach = stride * (len as isize - 1);
             if reach < 0 { low += reach } else { high += reach }
         }
@@ -314,7 +316,7 @@ impl Tensor {
             rest /= len.max(1);
         }
         let mut offset: isize =
-            index.iter().zip(strides).map(|(&i, &stride)| i as isize * stride).sum();
+            index.iter().zip(&**strides).map(|(&i, &stride)| i as isize * stride).sum();
         for _ in range {
             f(self.data.wrapping_offset(offset * size));
             for dim in (0..index.len()).rev() {

@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The Python objects that tensors are asked and compared with.
@@ -112,6 +113,22 @@ pub(crate) fn describe_all(
     tensors: &Bound<'_, PyList>,
     name: impl Fn(usize) -> Name,
 ) -> PyResult<Vec<Tensor>> {
+    let mut all = Vec::with_capacity(tensors.len());
+    for start in (0..tensors.len()).step_by(BATCH) {
+        let batch = tensors.get_slice(start, start + BATCH);
+        all.extend(describe_batch(&batch, |i| name(start + i))?);
+    }
+    Ok(all)
+}
+
+/// Tensors that are asked together: few enough that their answers, which are tuples, do not make
+/// Python's collector of garbage look for some (it does at 700).
+const BATCH: usize = 128;
+
+fn describe_batch(
+    tensors: &Bound<'_, PyList>,
+    name: impl Fn(usize) -> Name,
+) -> PyResult<Vec<Tensor>> {
     let torch = Torch::get(tensors.py())?;
     let attributes = torch.ask(&torch.attributes, tensors)?;
     // Which tensors are strided and on the CPU must be known before any is asked for its memory.
@@ -177,11 +194,32 @@ pub(crate) struct Known(Mutex<Entries>);
 #[derive(Default)]
 struct Entries {
     /// By the address of the Python object, which the entry keeps alive and so unique.
-    by_object: HashMap<usize, Entry>,
+    by_object: HashMap<usize, Entry, BuildHasherDefault<AddressHasher>>,
     /// Counts the steps.
     step: u64,
     /// Entries used in this step.
     n_used: usize,
+}
+
+/// Hashes an address. Nobody chooses it to do harm, and the usual hash costs as much as the rest of
+/// the search.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are addresses");
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // Both ends of a hash are used; a product by the golden section is good at its upper one.
+        let product = (address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
+    }
 }
 
 struct Entry {
