@@ -17,10 +17,10 @@ const BLOCK_SIZE: usize = 256;
 
 /// A tensor whose memory lives until the process ends, as benches may.
 fn tensor<T>(dtype: Dtype, memory: Vec<T>) -> Tensor {
-    let (name, shape) = (Name::Plain("bench"), vec![memory.len()]);
+    let (name, shape) = (Name::Plain("bench"), [memory.len()]);
     let data = memory.leak().as_mut_ptr().cast();
     // SAFETY: the memory is of this dtype, is never freed, and only the calls use it.
-    unsafe { Tensor::new(name, dtype, data, shape, None) }.expect("memory")
+    unsafe { Tensor::new(name, dtype, data, &shape, None) }.expect("memory")
 }
 
 /// Numbers that look like gradients: both signs, several decades.

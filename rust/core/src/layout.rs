@@ -8,6 +8,11 @@
 
 use crate::error::{Error, Result};
 use core::ops::Range;
+use smallvec::{SmallVec, smallvec};
+
+/// The shape of a tensor, in one piece with what else is known of it: a call may have thousands of
+/// tensors, all of them out of the cache.
+pub type Shape = SmallVec<[usize; 4]>;
 
 /// The blocks of one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,11 +69,11 @@ impl Layout {
 
     /// The shape of the tensor of scales: slices x blocks, or blocks.
     #[must_use]
-    pub fn scales_shape(&self) -> Vec<usize> {
+    pub fn scales_shape(&self) -> Shape {
         if self.by_slice {
-            vec![self.n_slices, self.blocks_per_slice()]
+            smallvec![self.n_slices, self.blocks_per_slice()]
         } else {
-            vec![self.n_blocks()]
+            smallvec![self.n_blocks()]
         }
     }
 
@@ -108,16 +113,16 @@ mod tests {
     #[test]
     fn blocks_restart_at_slices_that_hold_one() {
         let by_slice = Layout::new(&[3, 300], 256).unwrap();
-        assert_eq!(by_slice.scales_shape(), [3, 2]);
+        assert_eq!(by_slice.scales_shape()[..], [3, 2]);
         assert_eq!(by_slice.block(2), 300..556);
         assert_eq!(by_slice.block(3), 556..600);
         let flat = Layout::new(&[300, 3], 256).unwrap();
-        assert_eq!(flat.scales_shape(), [4]);
+        assert_eq!(flat.scales_shape()[..], [4]);
         assert_eq!(flat.block(3), 768..900);
-        assert_eq!(Layout::new(&[4, 8, 8], 64).unwrap().scales_shape(), [4, 1]);
-        assert_eq!(Layout::new(&[], 256).unwrap().scales_shape(), [1]);
-        assert_eq!(Layout::new(&[5, 0], 256).unwrap().scales_shape(), [0]);
-        assert_eq!(Layout::new(&[0, 300], 256).unwrap().scales_shape(), [0, 2]);
+        assert_eq!(Layout::new(&[4, 8, 8], 64).unwrap().scales_shape()[..], [4, 1]);
+        assert_eq!(Layout::new(&[], 256).unwrap().scales_shape()[..], [1]);
+        assert_eq!(Layout::new(&[5, 0], 256).unwrap().scales_shape()[..], [0]);
+        assert_eq!(Layout::new(&[0, 300], 256).unwrap().scales_shape()[..], [0, 2]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub use api::{
 pub use element::Dtype;
 pub use error::{Error, Result};
 pub use format::{Codebook, Codec};
-pub use layout::Layout;
+pub use layout::{Layout, Shape};
 pub use rule::{Kind, Part, RULES, RuleEntry, State};
 pub use simd::Level;
 pub use step::Options;

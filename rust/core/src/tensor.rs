@@ -7,9 +7,9 @@
 
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
+use crate::layout::Shape;
 use core::ops::Range;
 use std::fmt;
-use std::sync::Arc;
 
 /// What a tensor is called in an error message.
 #[derive(Clone, Copy, Debug)]
@@ -32,15 +32,15 @@ impl fmt::Display for Name {
     }
 }
 
-/// A tensor in memory that somebody else owns. Clones share its shape, so that they cost no memory.
+/// A tensor in memory that somebody else owns.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     name: Name,
     dtype: Dtype,
     data: *mut u8,
-    shape: Arc<[usize]>,
+    shape: Shape,
     /// In elements; none if contiguous.
-    strides: Option<Arc<[isize]>>,
+    strides: Option<Box<[isize]>>,
 }
 
 // SAFETY: a tensor is an address with a description; those who read or write through it say why
@@ -65,15 +65,14 @@ impl Tensor {
         name: Name,
         dtype: Dtype,
         data: *mut u8,
-        shape: Vec<usize>,
+        shape: &[usize],
         strides: Option<Vec<isize>>,
     ) -> Result<Self> {
         let n_elements = shape.iter().product();
         if data.is_null() && n_elements > 0 {
             return Err(Error::Null { tensor: name.to_string(), n_elements });
         }
-        let strides = strides.map(Into::into);
-        Ok(Self { name, dtype, data, shape: shape.into(), strides })
+        Ok(Self { name, dtype, data, shape: shape.into(), strides: strides.map(Into::into) })
     }
 
     /// Its name in messages.

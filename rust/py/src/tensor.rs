@@ -8,7 +8,7 @@
 //! questions would cost more than the step.
 
 use crate::error::to_python;
-use optim8_core::{Dtype, Name, Tensor};
+use optim8_core::{Dtype, Name, Shape, Tensor};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -149,7 +149,7 @@ fn describe_batch(
         // SAFETY: torch describes memory that it owns, and Python's arguments keep the tensor alive
         // during the call. As with torch's own functions, a program that resizes or writes a tensor
         // in another thread during a call on it has itself to blame.
-        unsafe { Tensor::new(name(i), dtype, data, shape, strides) }.map_err(to_python)
+        unsafe { Tensor::new(name(i), dtype, data, &shape, strides) }.map_err(to_python)
     })
     .collect()
 }
@@ -160,7 +160,7 @@ fn kind(
     tensor: &Bound<'_, PyAny>,
     attributes: &Bound<'_, PyTuple>,
     name: Name,
-) -> PyResult<(Dtype, Vec<usize>)> {
+) -> PyResult<(Dtype, Shape)> {
     if !attributes.get_item(0)?.is_truthy()? {
         let device = tensor.getattr(intern!(tensor.py(), "device"))?;
         return Err(PyRuntimeError::new_err(format!(

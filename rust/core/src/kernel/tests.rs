@@ -46,7 +46,7 @@ impl Owned {
         let data = self.bytes.as_mut_ptr().cast();
         // SAFETY: the memory is as long as this and lives as long as `self`, as does no tensor of
         // these tests.
-        unsafe { Tensor::new(Name::Plain("test"), self.dtype, data, vec![self.len], None) }
+        unsafe { Tensor::new(Name::Plain("test"), self.dtype, data, &[self.len], None) }
             .expect("memory")
     }
 }
