@@ -200,12 +200,12 @@ class Optim8Optimizer(Optimizer):
         _increment_versions(moved)
         return loss
 
-    _call: Callable[[list[Any], int, _native.Known], int] = staticmethod(_native.step)
-    """The native call of a step, in place of which `Graft` puts its own."""
+    _call: Callable[[list[Any], int, _native.Known], int] | None = None
+    """What is called in place of `_native.step`; `Graft` sets it for the time of a step."""
 
     def _run(self, groups: list[Any]) -> int:
         """Step all tensors of all groups; return how many blocks were skipped."""
-        return self._call(groups, torch.get_num_threads(), self._known)
+        return (self._call or _native.step)(groups, torch.get_num_threads(), self._known)
 
     def _create(self, rule: str, param: Tensor, group: Group) -> states.State:
         return states.create(rule, param, group, self._initial(group))
