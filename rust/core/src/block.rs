@@ -4,7 +4,7 @@ use crate::element::{Compute, Element};
 use crate::format::{Codec, EncodeBlock};
 use crate::real::Real;
 use crate::rounding::Rounding;
-use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Table};
+use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Table, pairs};
 
 /// The fresh values of one block in float32, on their way to becoming codes. It stays in the cache:
 /// this is the only place where a state exists in full precision.
@@ -62,8 +62,7 @@ impl Scratch {
                 *value = if lost { f32::MIN_POSITIVE.copysign(*value) } else { shifted };
             }
         }
-        let groups = codes.len().div_ceil(GROUP);
-        let values = &self.pairs.as_flattened()[..groups];
+        let values = &self.pairs[..];
         codec.encode(level, EncodeBlock { values, inverse_scale, codes, signed, rounding });
         scale
     }
@@ -188,8 +187,7 @@ fn decode_pair<S: Simd, E: Element>(
     values: &mut [E; PAIR],
 ) {
     let mut decoded = [Aligned([0.0; GROUP]); 2];
-    let codes = codes.as_chunks().0.as_chunks().0;
-    simd.decode(table, scale, codes, core::slice::from_mut(&mut decoded));
+    simd.decode(table, scale, pairs(codes), core::slice::from_mut(&mut decoded));
     for (from, to) in decoded.iter().zip(values.as_chunks_mut().0) {
         for at in 0..GROUP / S::LANES {
             E::store(simd, E::Compute::from_f32(simd, simd.load(&from.0, at)), to, at);

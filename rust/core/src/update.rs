@@ -19,7 +19,7 @@ use crate::block::magnitude_bits;
 use crate::element::{Compute, Element, Lanes};
 use crate::rounding::ThresholdLanes;
 use crate::rule::{Kind, Rule};
-use crate::simd::{GROUP, PAIR, Pair, Simd, Table, opaque};
+use crate::simd::{GROUP, PAIR, Pair, Simd, Table, opaque, pairs, pairs_mut};
 use core::ops::Range;
 
 /// How far ahead memory is asked for, in elements.
@@ -181,18 +181,18 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
         for_each_state!(i of N {
             let StatePart { table, scale, codes, fresh, .. } = &mut states[i];
             if R::STATES[i].kind != Kind::Copy {
-                simd.decode(table, simd.splat(*scale), turns(codes), fresh);
+                simd.decode(table, simd.splat(*scale), pairs(codes), fresh);
             }
         });
     }
-    for (turn, (param, grad)) in turns_mut(param).iter_mut().zip(turns(grad)).enumerate() {
+    for (turn, (param, grad)) in pairs_mut(param).iter_mut().zip(pairs(grad)).enumerate() {
         prefetch(simd, param);
         prefetch(simd, grad);
         for_each_state!(i of N {
             match (R::STATES[i].kind, QUANTIZED) {
-                (Kind::Copy, _) => prefetch(simd, &turns(states[i].copy)[turn]),
+                (Kind::Copy, _) => prefetch(simd, &pairs(states[i].copy)[turn]),
                 (_, false) => {}
-                (_, true) => prefetch(simd, &turns(states[i].codes)[turn]),
+                (_, true) => prefetch(simd, &pairs(states[i].codes)[turn]),
             }
         });
         for group in 0..2 {
@@ -209,10 +209,10 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
                     let state = &states[i];
                     old[i] = match (R::STATES[i].kind, QUANTIZED) {
                         (Kind::Copy, _) => {
-                            E::load(simd, &turns(state.copy)[turn][group], at)
+                            E::load(simd, &pairs(state.copy)[turn][group], at)
                         }
                         (_, false) => {
-                            let full = &turns(state.full)[turn][group];
+                            let full = &pairs(state.full)[turn][group];
                             E::Compute::load(simd, full, at)
                         }
                         (_, true) => {
@@ -241,10 +241,10 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
                     let state = &mut states[i];
                     match (R::STATES[i].kind, QUANTIZED) {
                         (Kind::Copy, _) => {
-                            E::store(simd, new[i], &mut turns_mut(state.copy)[turn][group], at);
+                            E::store(simd, new[i], &mut pairs_mut(state.copy)[turn][group], at);
                         }
                         (_, false) => {
-                            let full = &mut turns_mut(state.full)[turn][group];
+                            let full = &mut pairs_mut(state.full)[turn][group];
                             E::Compute::store(simd, new[i], full, at);
                         }
                         (_, true) => {
@@ -262,18 +262,6 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
             }
         }
     }
-}
-
-/// The whole turns of a slice.
-#[inline(always)]
-fn turns<T>(slice: &[T]) -> &[[[T; GROUP]; 2]] {
-    slice.as_chunks().0.as_chunks().0
-}
-
-/// The whole turns of a slice, to be written.
-#[inline(always)]
-fn turns_mut<T>(slice: &mut [T]) -> &mut [[[T; GROUP]; 2]] {
-    slice.as_chunks_mut().0.as_chunks_mut().0
 }
 
 /// Asks for the cache lines of a turn some way ahead.

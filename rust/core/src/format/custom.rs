@@ -34,7 +34,7 @@ impl Format for Custom {
         };
         for (index, code) in block.codes.iter_mut().enumerate() {
             let (group, at) = (index / GROUP, index % GROUP);
-            let value = block.values[group].0[at];
+            let value = block.values.as_flattened()[group].0[at];
             let normalized = value * block.inverse_scale;
             let threshold = thresholds.as_mut().map(|thresholds| thresholds.next(group, at));
             *code = nearest_or_threshold(codebook, normalized, threshold);

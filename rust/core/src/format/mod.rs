@@ -19,7 +19,7 @@ pub use codebook::Codebook;
 
 use crate::error::{Error, Result};
 use crate::rounding::Rounding;
-use crate::simd::{Aligned, Level};
+use crate::simd::{Level, Pair};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
@@ -33,8 +33,8 @@ pub(crate) trait Format: Send + Sync {
 
 /// One block of values to be encoded.
 pub(crate) struct EncodeBlock<'a> {
-    /// The values, in groups; what follows the last one does not matter.
-    pub(crate) values: &'a [Aligned<f32>],
+    /// The values; what follows the last one does not matter.
+    pub(crate) values: &'a [Pair<f32>],
     /// What makes the value of largest magnitude 1 or -1.
     pub(crate) inverse_scale: f32,
     /// Where the codes go; no longer than `values`.

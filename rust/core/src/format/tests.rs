@@ -5,7 +5,7 @@ use super::{Codec, EncodeBlock};
 use crate::block::{QuantizeBlock, Scratch};
 use crate::rounding::{Rounding, Stream};
 use crate::simd::tests::levels_under_test;
-use crate::simd::{Aligned, GROUP, Level};
+use crate::simd::{Aligned, GROUP, Level, PAIR};
 use proptest::prelude::*;
 
 /// Encodes to nearest a block whose scale is 1.
@@ -16,13 +16,13 @@ fn encode(
     values: &[f32],
     rounding: Rounding,
 ) -> Vec<u8> {
-    let mut groups = vec![Aligned([0.0; GROUP]); values.len().div_ceil(GROUP)];
-    for (group, chunk) in groups.iter_mut().zip(values.chunks(GROUP)) {
+    let mut pairs = vec![[Aligned([0.0; GROUP]); 2]; values.len().div_ceil(PAIR)];
+    for (group, chunk) in pairs.as_flattened_mut().iter_mut().zip(values.chunks(GROUP)) {
         group.0[..chunk.len()].copy_from_slice(chunk);
     }
     let mut codes = vec![0; values.len()];
     let block =
-        EncodeBlock { values: &groups, inverse_scale: 1.0, codes: &mut codes, signed, rounding };
+        EncodeBlock { values: &pairs, inverse_scale: 1.0, codes: &mut codes, signed, rounding };
     codec.encode(level, block);
     codes
 }

@@ -154,6 +154,13 @@ impl Simd for Avx2 {
         I32x8(unsafe { _mm256_loadu_si256(from.cast()) })
     }
     #[inline(always)]
+    fn store_i32(self, value: I32x8, to: &mut [i32; GROUP], at: usize) {
+        let to = part_mut(to, at).as_mut_ptr();
+        // SAFETY: `to` points at 8 integers of 32 bits that we may write, any alignment; the token
+        // proves the feature.
+        unsafe { _mm256_storeu_si256(to.cast(), value.0) }
+    }
+    #[inline(always)]
     fn load_u16(self, from: &[u16; GROUP], at: usize) -> I32x8 {
         let from = part(from, at).as_ptr();
         // SAFETY: `from` points at 8 integers of 16 bits, any alignment; the token proves the features.

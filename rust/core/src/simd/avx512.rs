@@ -200,6 +200,13 @@ impl Simd for Avx512 {
         I32x16(unsafe { _mm512_loadu_si512(from.cast()) })
     }
     #[inline(always)]
+    fn store_i32(self, value: I32x16, to: &mut [i32; GROUP], at: usize) {
+        let to = part_mut(to, at).as_mut_ptr();
+        // SAFETY: `to` points at 16 integers of 32 bits that we may write, any alignment; the token
+        // proves the feature.
+        unsafe { _mm512_storeu_si512(to.cast(), value.0) }
+    }
+    #[inline(always)]
     fn load_u16(self, from: &[u16; GROUP], at: usize) -> I32x16 {
         let from = part(from, at).as_ptr();
         // SAFETY: `from` points at 16 integers of 16 bits, any alignment; the token proves the features.

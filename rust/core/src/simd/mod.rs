@@ -54,6 +54,18 @@ pub(crate) const PAIR: usize = 2 * GROUP;
 /// Two groups of our own.
 pub(crate) type Pair<T> = [Aligned<T>; 2];
 
+/// The pairs of groups that a slice begins with.
+#[inline(always)]
+pub(crate) fn pairs<T>(slice: &[T]) -> &[[[T; GROUP]; 2]] {
+    slice.as_chunks().0.as_chunks().0
+}
+
+/// The pairs of groups that a slice begins with, to be written.
+#[inline(always)]
+pub(crate) fn pairs_mut<T>(slice: &mut [T]) -> &mut [[[T; GROUP]; 2]] {
+    slice.as_chunks_mut().0.as_chunks_mut().0
+}
+
 /// 256 values to look up, whole and as bytes: instruction sets differ in what is quicker.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
@@ -116,6 +128,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn store(self, value: Self::F32, to: &mut [f32; GROUP], at: usize);
     /// The vector `at` of a group of integers.
     fn load_i32(self, from: &[i32; GROUP], at: usize) -> Self::I32;
+    /// Writes the vector `at` of a group of integers.
+    fn store_i32(self, value: Self::I32, to: &mut [i32; GROUP], at: usize);
     /// The vector `at` of a group of 16-bit integers, extended with zeros.
     fn load_u16(self, from: &[u16; GROUP], at: usize) -> Self::I32;
     /// Writes the low halves of the lanes, which must be below 2^16.

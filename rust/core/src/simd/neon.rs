@@ -163,6 +163,12 @@ impl Simd for Neon {
         I32x4(unsafe { vld1q_s32(from) })
     }
     #[inline(always)]
+    fn store_i32(self, value: I32x4, to: &mut [i32; GROUP], at: usize) {
+        let to = part_mut(to, at).as_mut_ptr();
+        // SAFETY: `to` points at 4 integers of 32 bits that we may write; the token proves the feature.
+        unsafe { vst1q_s32(to, value.0) }
+    }
+    #[inline(always)]
     fn load_u16(self, from: &[u16; GROUP], at: usize) -> I32x4 {
         let from = part(from, at).as_ptr();
         // SAFETY: `from` points at 4 integers of 16 bits; the token proves the feature.

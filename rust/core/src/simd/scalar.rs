@@ -41,6 +41,10 @@ impl Simd for Scalar {
         from[at]
     }
     #[inline(always)]
+    fn store_i32(self, value: i32, to: &mut [i32; GROUP], at: usize) {
+        to[at] = value;
+    }
+    #[inline(always)]
     fn load_u16(self, from: &[u16; GROUP], at: usize) -> i32 {
         i32::from(from[at])
     }

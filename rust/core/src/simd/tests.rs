@@ -77,7 +77,7 @@ struct Battery {
 }
 
 /// The operations of the battery.
-const N_OPERATIONS: usize = 38;
+const N_OPERATIONS: usize = 39;
 
 impl Kernel for Battery {
     type Output = Output;
@@ -97,6 +97,7 @@ impl Kernel for Battery {
             Output { lanes: [0; GROUP], wide: [0; GROUP], codes: [0; GROUP], halves: [0; GROUP] };
         let mut lanes = Aligned([0.0; GROUP]);
         let mut wide = [0.0; GROUP];
+        let mut stored = [0; GROUP];
         let mut largest = i32::MIN;
         for at in 0..GROUP / S::LANES {
             let (x, y, z) = (simd.load(&a, at), simd.load(&b, at), simd.load(&c, at));
@@ -161,6 +162,10 @@ impl Kernel for Battery {
                 35 => float(x.sign()),
                 36 => simd.narrow(d.sign() + e.abs()),
                 37 => simd.load(&decoded[1].0, at),
+                38 => {
+                    simd.store_i32(p, &mut stored, at);
+                    x
+                }
                 _ => unreachable!("no such operation"),
             };
             simd.store(result, &mut lanes.0, at);
@@ -170,6 +175,9 @@ impl Kernel for Battery {
             simd.store_codes(&mut output.codes, -1, &mut Packed { simd, values: small(&i) });
         }
         output.lanes = lanes.0.map(canonical);
+        if self.operation == 38 {
+            output.lanes = stored.map(|bits: i32| bits as u32);
+        }
         output.wide =
             wide.map(|value: f64| if value.is_nan() { u64::MAX } else { value.to_bits() });
         if self.operation == 27 {
