@@ -154,6 +154,8 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
         let mut positions = [const { Aligned([0; GROUP]) }; 2];
         for (values, positions) in values.iter().zip(&mut positions) {
             for at in 0..GROUP / S::LANES {
+                // As in the first pass: an unrolled loop of scalars is large and no faster.
+                let at = if S::LANES == 1 { opaque(at) } else { at };
                 let magnitude = self.magnitude(&values.0, at).max(self.smallest);
                 let position = G::position::<S, SIGNED, NEAREST>(simd, &self.constants, magnitude);
                 simd.store_i32(position, &mut positions.0, at);
