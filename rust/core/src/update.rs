@@ -92,19 +92,23 @@ const fn nothing<'a, T>() -> &'a mut [T] {
 impl<E: Element, const N: usize> Part<'_, E, N> {
     /// Some of the elements; they begin with a turn.
     #[inline(always)]
-    fn slice(&mut self, elements: Range<usize>) -> Part<'_, E, N> {
+    fn slice<R: Rule<N>, const QUANTIZED: bool>(
+        &mut self,
+        elements: Range<usize>,
+    ) -> Part<'_, E, N> {
         let mut states = [const { StatePart::NONE }; N];
         let mut from = self.states.iter_mut();
         for_each_state!(i of N {
-            if let Some(from) = from.next() {
-                states[i] = StatePart {
-                    codes: from.codes.get(elements.clone()).unwrap_or_default(),
-                    table: from.table,
-                    scale: from.scale,
-                    fresh: from.fresh.get_mut(elements.start / TURN..).unwrap_or_default(),
-                    full: from.full.get_mut(elements.clone()).unwrap_or_default(),
-                    copy: from.copy.get_mut(elements.clone()).unwrap_or_default(),
-                };
+            let part = &mut states[i];
+            match (R::STATES[i].kind, QUANTIZED, from.next()) {
+                (_, _, None) => {}
+                (Kind::Copy, _, Some(from)) => part.copy = &mut from.copy[elements.clone()],
+                (_, false, Some(from)) => part.full = &mut from.full[elements.clone()],
+                (_, true, Some(from)) => {
+                    part.codes = &from.codes[elements.clone()];
+                    (part.table, part.scale) = (from.table, from.scale);
+                    part.fresh = &mut from.fresh[elements.start / TURN..];
+                }
             }
         });
         Part { param: &mut self.param[elements.clone()], grad: &self.grad[elements], states }
@@ -135,7 +139,7 @@ where
         // All whole turns, then the rest.
         let n_whole = (len - start) / TURN * TURN;
         let elements = start..if n_whole > 0 { start + n_whole } else { len };
-        let mut part = block.slice(elements.clone());
+        let mut part = block.slice::<R, QUANTIZED>(elements.clone());
         if n_whole == 0 {
             part = tail.take(part);
         }
@@ -149,7 +153,7 @@ where
             sums,
         );
         if n_whole == 0 {
-            tail.give_back(block.slice(elements.clone()));
+            tail.give_back(block.slice::<R, QUANTIZED>(elements.clone()));
         }
         start = elements.end;
     }
