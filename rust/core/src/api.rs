@@ -89,7 +89,7 @@ pub fn step_lengths(
 }
 
 /// Steps all parameters, with the effect that follows from the factor of each. Returns what came of
-/// each: sums are made of those of the chunks, in their order, whoever computed them.
+/// each.
 fn step_with(
     groups: &[StepGroup],
     effect: &dyn Fn(f64) -> Effect,
@@ -117,18 +117,31 @@ fn step_with(
         }
     }
     measure(&jobs, &mut rules, n_threads);
-    let plan = Plan::new(jobs.iter().map(|job| job.layout).collect());
-    let chunks = gather(&plan, n_threads, |tensor, blocks| {
-        // SAFETY: the job has been checked above; chunks are disjoint ranges of its blocks, and no
+    let all: Vec<usize> = (0..jobs.len()).collect();
+    Ok(pass_over(Pass::Update, &all, &jobs, &rules, n_threads))
+}
+
+/// Passes over some of the jobs, by their indices. Returns what came of each: sums are made of those
+/// of the chunks, in their order, whoever computed them.
+fn pass_over(
+    pass: Pass,
+    indices: &[usize],
+    jobs: &[Job<'_>],
+    rules: &[Box<dyn BoundRule>],
+    n_threads: usize,
+) -> Vec<Outcome> {
+    let plan = Plan::new(indices.iter().map(|&i| jobs[i].layout).collect());
+    let chunks = gather(&plan, n_threads, |at, blocks| {
+        let i = indices[at];
+        // SAFETY: `check` has checked the job; chunks are disjoint ranges of its blocks, and no
         // tensor that is written shares memory with another.
-        (tensor, unsafe { rules[tensor].run(Pass::Update, &jobs[tensor], blocks) })
+        (at, unsafe { rules[i].run(pass, &jobs[i], blocks) })
     });
-    let mut outcomes = vec![Outcome::default(); jobs.len()];
-    for (tensor, chunk) in chunks {
-        outcomes[tensor].skipped += chunk.skipped;
-        outcomes[tensor].squared_length += chunk.squared_length;
+    let mut outcomes = vec![Outcome::default(); indices.len()];
+    for (at, chunk) in chunks {
+        outcomes[at] += chunk;
     }
-    Ok(outcomes)
+    outcomes
 }
 
 /// What a step begins with: the jobs of all parameters, after all checks. Writes nothing.
@@ -179,27 +192,15 @@ pub fn check_step(groups: &[StepGroup]) -> Result<()> {
     check(groups).map(|_| ())
 }
 
-/// Tells rules the sums over their tensors that they need before they update them. A sum is made of
-/// those of the chunks, in their order, whoever computed them.
+/// Tells rules the sums over their tensors that they need before they update them.
 fn measure(jobs: &[Job<'_>], rules: &mut [Box<dyn BoundRule>], n_threads: usize) {
     let measured: Vec<usize> = (0..jobs.len()).filter(|&i| rules[i].measures()).collect();
     if measured.is_empty() {
         return;
     }
-    let plan = Plan::new(measured.iter().map(|&i| jobs[i].layout).collect());
-    let parts = gather(&plan, n_threads, |tensor, blocks| {
-        let i = measured[tensor];
-        // SAFETY: as for the step itself.
-        (tensor, unsafe { rules[i].run(Pass::Measure, &jobs[i], blocks) }.sums)
-    });
-    let mut sums = vec![[0.0; 2]; measured.len()];
-    for (tensor, part) in parts {
-        for (sum, part) in sums[tensor].iter_mut().zip(part) {
-            *sum += part;
-        }
-    }
-    for (i, sums) in measured.into_iter().zip(sums) {
-        rules[i].measured(sums, jobs[i].layout.n_elements());
+    let outcomes = pass_over(Pass::Measure, &measured, jobs, rules, n_threads);
+    for (i, outcome) in measured.into_iter().zip(outcomes) {
+        rules[i].measured(outcome.sums, jobs[i].layout.n_elements());
     }
 }
 

@@ -49,12 +49,6 @@ impl<E: Element> Rooms<E> {
         }
     }
 
-    /// Whether the block's states are to be kept.
-    #[inline]
-    pub(crate) fn keeps_states(&self) -> bool {
-        self.effect.writes_states()
-    }
-
     /// Brings about the effect, now that the parameters of a block have been updated, here or in
     /// place. Returns the square of the update's length, if that was to be measured.
     #[inline]

@@ -21,7 +21,7 @@ use crate::rounding::{Rounding, Stream};
 use crate::rule::{Kind, Rule};
 use crate::simd::{GROUP, Kernel, Level, Simd, Table};
 use crate::update::{Part, StatePart, Sums, Tail, for_each_state, update_block};
-use core::ops::Range;
+use core::ops::{AddAssign, Range};
 
 /// How the blocks of a group of tensors are treated.
 #[derive(Clone, Debug)]
@@ -59,6 +59,16 @@ pub(crate) struct Outcome {
     pub(crate) sums: [f64; 2],
     /// The square of the length of the update, if that was to be measured.
     pub(crate) squared_length: f64,
+}
+
+impl AddAssign for Outcome {
+    fn add_assign(&mut self, other: Self) {
+        self.skipped += other.skipped;
+        for (sum, more) in self.sums.iter_mut().zip(other.sums) {
+            *sum += more;
+        }
+        self.squared_length += other.squared_length;
+    }
 }
 
 /// A pass over consecutive blocks of one tensor: a step, or (`MEASURE`) the sums that the rule needs
@@ -163,7 +173,7 @@ where
                 continue;
             }
             outcome.squared_length += rooms.apply(self.level, target);
-            if !rooms.keeps_states() {
+            if !effect.writes_states() {
                 continue;
             }
             // The scale of this block is not known before its last maximum; that of the one before

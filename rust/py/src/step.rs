@@ -56,8 +56,8 @@ pub(crate) fn step(
     py.detach(|| optim8_core::step(&groups, n_threads)).map_err(to_python)
 }
 
-/// The lengths of the updates that `step` would make, one for each parameter, and the number of blocks
-/// skipped. Parameters are not written; states are if `write_states`.
+/// Measures the updates that `step` would make; returns the number of blocks skipped, and the length of
+/// each parameter's update. Parameters are not written; states are if `write_states`.
 #[pyfunction]
 pub(crate) fn step_lengths(
     py: Python<'_>,

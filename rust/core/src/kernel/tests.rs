@@ -151,9 +151,7 @@ impl Run {
                     let sums = rule.run(Pass::Measure, &job, blocks.clone()).sums;
                     rule.measured(sums, self.len);
                 }
-                let step = rule.run(Pass::Update, &job, blocks);
-                outcome.skipped += step.skipped;
-                outcome.squared_length += step.squared_length;
+                outcome += rule.run(Pass::Update, &job, blocks);
             }
         }
         let all = core::iter::once(param).chain(states);
