@@ -8,26 +8,29 @@
 //! # The position of a magnitude
 //!
 //! With E = 2n, the level at which decade k + 1 begins, and `d = D_k (y / 10^(k-6) - 1)`,
-//! D_k = 10 n / 9, the levels around the top of decade k, at y = 10^(k-6), are `E + r - 1/2` with
+//! D_k = 10 n / 9, the levels around the top of decade k, at y = 10^(k-6), are `E + r` with
 //!
 //! ```text
-//! r = d            within decade k, up to its last value, at d = -1/2;
-//! r = d/3 - 1/3    in the gap from there to the first value of decade k + 1, at d = 5/2;
-//! r = d/5          within decade k + 1: its steps are five times as long.
+//! r = w            within decade k, where w = d - 1/2, up to its last value, at w = -1;
+//! r = (w - 2)/3    in the gap from there to the first value of decade k + 1, at w = 2;
+//! r = (w - 2)/5    within decade k + 1: its steps are five times as long.
 //! ```
 //!
 //! This is concave, so `r = min` of the three, and no comparison is needed to choose among them. The
-//! magnitudes are cut into seven cells, each with one top of a decade well inside it, and S, D, E are
-//! looked up by the cell: tables of 8 entries, one permutation each on every instruction set. Cells
-//! need not be exact, as their borders lie where only one of the three counts; a linear function of
-//! the float's bits is near enough to its logarithm. Only the step from the last value to 1 is
-//! shorter than the one before, so it is a maximum: `max(r, 2 d)` with the d of k = 6.
+//! magnitudes are cut into eight cells, and `w = S y + O` and E are looked up by the cell: tables of 8
+//! entries, one permutation each on every instruction set. Six cells have one top of a decade well
+//! inside them; their borders need not be exact, as they lie where only one of the three counts, and a
+//! linear function of the float's bits is near enough to its logarithm. The other two have one line
+//! each, which w is, and an E so large that w is the least of the three: the topmost, whose border is
+//! made to be the last value below 1, as the step from there to 1 is shorter; and the lowest, around
+//! half of level 1, which makes zeros.
 //!
-//! Since d is small where levels are far apart, what rounding does to thresholds stays below
-//! 1.5e-7 of the threshold. A position costs 14 operations, 3 of them permutations.
+//! Since r is small where levels are far apart, what rounding does to thresholds stays below
+//! 1.5e-7 of the threshold. A position costs 12 operations, 3 of them permutations.
 
-use super::grid::{Grid, HALF, ONE};
+use super::grid::{Grid, ONE};
 use crate::real::Real;
+use crate::rounding::FRACTION_BITS;
 use crate::simd::{Simd, opaque};
 
 #[path = "dynamic_tables.rs"]
@@ -37,77 +40,127 @@ mod tables;
 #[derive(Clone, Copy)]
 pub(super) struct Dynamic;
 
-/// The constants of seven cells, at the index that the low three bits of a cell's number give.
+/// The constants of eight cells, at the index that the low three bits of a cell's number give.
+///
+/// For [`Grid::position`], r is in units of 2^-23, and E is so too. For [`Grid::nearest`] r is in
+/// levels, and E is a float so large that adding r to it rounds to an integer.
 #[repr(C, align(64))]
 pub(super) struct Cells {
-    /// S of `d - 1/2 = S y - D`.
+    /// S.
     slope: [f32; 8],
-    /// -D of `d - 1/2 = S y - D`.
+    /// O.
     origin: [f32; 8],
     /// E.
     level: [i32; 8],
-    /// E plus a half.
-    level_and_half: [i32; 8],
-    /// The line from the last value to one.
-    last: (f32, f32),
-    /// The lines of a gap and of the decade after, as slope and intercept over `d - 1/2`.
-    gap: (f32, f32),
-    next: (f32, f32),
+    /// What the bits of a magnitude are multiplied by to give the number of its cell.
+    cells_per_bit: f32,
+    /// A magnitude of the lowest cell.
+    least: f32,
+    /// `-2/3` and `-2/5`.
+    gap: f32,
+    next: f32,
 }
 
-/// The number of the first cell.
-const FIRST_CELL: usize = 31;
-
-/// A cell's number is `(high half of the magnitude's bits) * factor / 2^16`, from 31 to 37.
-///
-/// Chosen so that every border lies between the first and the last value of a decade, and below
-/// level 1: the test `cells_keep_away_from_gaps` holds them to it.
-const fn factor(signed: bool) -> u16 {
-    if signed { 150 } else { 151 }
+/// The number of the cell around the top of decade 5. Numbers are the bits of a magnitude times
+/// a constant, to the nearest integer.
+const fn number_of_decade_5(signed: bool) -> i32 {
+    if signed { 35 } else { 34 }
 }
+
+/// The float next to `value` on the side of zero. Rounded to nearest instead, the origins of lines would
+/// move thresholds further, by up to 2.8e-7 of them.
+const fn toward_zero(value: f64) -> f32 {
+    let nearest = value as f32;
+    if (nearest as f64).abs() > value.abs() { f32::from_bits(nearest.to_bits() - 1) } else { nearest }
+}
+
+/// A float whose last bit is worth one, and to which small integers can be added.
+const LARGE: f32 = 1.5 * ONE as f32;
 
 /// The constants as vectors.
 #[derive(Clone, Copy)]
 pub(super) struct Lines<S: Simd> {
     cells: &'static Cells,
+    cells_per_bit: S::F32,
+    least: S::F32,
     gap: (S::F32, S::F32),
     next: (S::F32, S::F32),
-    last: (S::F32, S::F32),
 }
 
-const fn cells(signed: bool) -> Cells {
-    let mut cells = Cells {
-        slope: [0.0; 8],
-        origin: [0.0; 8],
-        level: [0; 8],
-        level_and_half: [0; 8],
-        gap: (1.0 / 3.0, (-2.0 / 3.0 * ONE) as f32),
-        next: (0.2, (-0.4 * ONE) as f32),
-        last: (0.0, 0.0),
-    };
-    let mut power = 1e6; // 10^(6 - k)
-    let mut k = 0;
-    while k < 7 {
-        let n = (if signed { 1 << k } else { 2 << k }) as f64;
-        let at = (FIRST_CELL + k) % 8;
-        let d_top = 10.0 * n / 9.0;
-        cells.slope[at] = (d_top * power * ONE) as f32;
-        cells.origin[at] = (-(d_top + 0.5) * ONE) as f32;
-        cells.level[at] = (2.0 * n * ONE) as u32 as i32;
-        cells.level_and_half[at] = cells.level[at].wrapping_add(HALF);
-        if k == 6 {
-            // The intercept is one unit in the last place low, for the sake of 1 - 2^-24.
-            let slope = (2.0 * d_top * ONE) as f32;
-            cells.last = (slope, -f32::from_bits(slope.to_bits() - 1));
+impl Cells {
+    const fn new(signed: bool, nearest: bool) -> Self {
+        let unit = if nearest { 1.0 } else { ONE };
+        let last = f32::from_bits(if signed { tables::SIGNED[254] } else { tables::UNSIGNED[254] });
+        let smallest = f32::from_bits(if signed { tables::SIGNED[128] } else { tables::UNSIGNED[1] });
+        let top = number_of_decade_5(signed);
+        let mut cells = Self {
+            slope: [0.0; 8],
+            origin: [0.0; 8],
+            level: [0; 8],
+            cells_per_bit: ((top as f64 + 0.5) / last.to_bits() as f64) as f32,
+            least: smallest / 4.0,
+            gap: (-2.0 / 3.0 * unit) as f32,
+            next: (-2.0 / 5.0 * unit) as f32,
+        };
+        let mut power = 1e6; // 10^(6 - k)
+        let mut k = 0;
+        while k < 6 {
+            let n = (if signed { 1 << k } else { 2 << k }) as f64;
+            let d_top = 10.0 * n / 9.0;
+            let at = (top - 5 + k) as usize;
+            let origin = toward_zero(-(d_top + 0.5) * unit);
+            cells.set(at, d_top * power * unit, origin, 2 * n as i32, nearest);
+            power /= 10.0;
+            k += 1;
         }
-        power /= 10.0;
-        k += 1;
+        // From the last value, at which w = -2, to 1, at which w = -1; which 1 - 2^-24 is to reach.
+        let slope = 1.0 / (1.0 - last as f64);
+        let (above, n_levels) = (top as usize + 1, if signed { 128 } else { 256 });
+        let origin = -1.0 - slope * (1.0 - f32::EPSILON as f64 / 2.0);
+        cells.set(above, slope * unit, (origin * unit) as f32, n_levels + 1, nearest);
+        // From zero, at which w = -2, to level 1, at which w = -1.
+        let (below, zero) = (top as usize - 6, if signed { 0 } else { 1 });
+        cells.set(below, unit / smallest as f64, (-2.0 * unit) as f32, zero + 2, nearest);
+        cells
     }
-    cells
+
+    const fn set(&mut self, number: usize, slope: f64, origin: f32, level: i32, nearest: bool) {
+        let at = number % 8;
+        self.slope[at] = slope as f32;
+        self.origin[at] = origin;
+        self.level[at] = if nearest {
+            (LARGE + level as f32).to_bits() as i32
+        } else {
+            (level as u32).wrapping_mul(1 << FRACTION_BITS) as i32
+        };
+    }
+
+    /// Those of a codebook.
+    #[inline(always)]
+    fn of(signed: bool, nearest: bool) -> &'static Self {
+        static CELLS: [[Cells; 2]; 2] = [
+            [Cells::new(false, false), Cells::new(false, true)],
+            [Cells::new(true, false), Cells::new(true, true)],
+        ];
+        &CELLS[usize::from(signed)][usize::from(nearest)]
+    }
 }
 
-static SIGNED_CELLS: Cells = cells(true);
-static UNSIGNED_CELLS: Cells = cells(false);
+impl<S: Simd> Lines<S> {
+    /// r and E of magnitudes.
+    #[inline(always)]
+    fn position(&self, simd: S, magnitude: S::F32, at_least: S::F32) -> (S::F32, S::I32) {
+        let cells = self.cells;
+        let number = simd.to_f32(simd.bits(at_least)).mul_add(self.cells_per_bit, simd.splat(LARGE));
+        let number = simd.bits(number);
+        let within = magnitude
+            .mul_add(simd.lookup8(&cells.slope, number), simd.lookup8(&cells.origin, number));
+        let gap = within.mul_add(self.gap.0, self.gap.1);
+        let next = within.mul_add(self.next.0, self.next.1);
+        let r = simd.min(simd.min(within, gap), next);
+        (r, simd.lookup8_i32(&cells.level, number))
+    }
+}
 
 impl Grid for Dynamic {
     fn values(signed: bool) -> [f32; 256] {
@@ -132,57 +185,36 @@ impl Grid for Dynamic {
     type Constants<S: Simd> = Lines<S>;
 
     #[inline(always)]
-    fn constants<S: Simd>(simd: S, signed: bool) -> Lines<S> {
-        let cells = opaque(if signed { &SIGNED_CELLS } else { &UNSIGNED_CELLS });
+    fn constants<S: Simd>(simd: S, signed: bool, nearest: bool) -> Lines<S> {
+        let cells = opaque(Cells::of(signed, nearest));
         Lines {
             cells,
-            gap: (simd.splat(cells.gap.0), simd.splat(cells.gap.1)),
-            next: (simd.splat(cells.next.0), simd.splat(cells.next.1)),
-            last: (simd.splat(cells.last.0), simd.splat(cells.last.1)),
+            cells_per_bit: simd.splat(cells.cells_per_bit),
+            least: simd.splat(cells.least),
+            gap: (simd.splat(opaque(1.0 / 3.0)), simd.splat(cells.gap)),
+            next: (simd.splat(opaque(0.2)), simd.splat(cells.next)),
         }
     }
 
     #[inline(always)]
-    fn position<S: Simd, const SIGNED: bool, const NEAREST: bool>(
+    fn position<S: Simd, const SIGNED: bool>(
         simd: S,
-        &Lines { cells, gap, next, last }: &Lines<S>,
+        lines: &Lines<S>,
         magnitude: S::F32,
     ) -> S::I32 {
-        let cell = simd.scale_high_half(simd.bits(magnitude), factor(SIGNED));
-        let slope = simd.lookup8(&cells.slope, cell);
-        let origin = simd.lookup8(&cells.origin, cell);
-        let level = if NEAREST { &cells.level_and_half } else { &cells.level };
-        let level = simd.lookup8_i32(level, cell);
-        // From here on r and d are less 1/2, and in units of the fixed point.
-        let within = magnitude.mul_add(slope, origin);
-        let gap = within.mul_add(gap.0, gap.1);
-        let next = within.mul_add(next.0, next.1);
-        let last = magnitude.mul_add(last.0, last.1);
-        let r = simd.min(simd.min(within, gap), next);
-        simd.add_i32(simd.round(last.max(r)), level)
+        let (r, level) = lines.position(simd, magnitude, magnitude);
+        simd.add_i32(simd.round(r), level)
+    }
+
+    #[inline(always)]
+    fn nearest<S: Simd, const SIGNED: bool>(
+        simd: S,
+        lines: &Lines<S>,
+        magnitude: S::F32,
+    ) -> S::I32 {
+        let (r, level) = lines.position(simd, magnitude, magnitude.max(lines.least));
+        let level = simd.bits(simd.with_bits(level) + r);
+        simd.add_i32(level, simd.splat_i32(-(LARGE.to_bits() as i32)))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cells_keep_away_from_gaps() {
-        for signed in [true, false] {
-            let cell = |y: f32| ((y.to_bits() >> 16) * u32::from(factor(signed))) >> 16;
-            let values = Dynamic::values(signed);
-            let mut first = if signed { 128 } else { 1 };
-            for k in 0..7 {
-                let n = if signed { 1 << k } else { 2 << k };
-                let (low, high) = (values[first], values[first + n - 1]);
-                let below = FIRST_CELL as u32 + if k == 0 { 0 } else { k - 1 };
-                assert_eq!(cell(low), below, "decade {k} begins in the cell of its lower end");
-                assert_eq!(cell(high), FIRST_CELL as u32 + k, "and ends in that of its upper one");
-                first += n;
-            }
-            assert_eq!(first, 255);
-            assert_eq!(cell(1.0), FIRST_CELL as u32 + 6);
-        }
-    }
-}

@@ -28,9 +28,6 @@ use crate::rounding::{FRACTION_BITS, Rounding, ThresholdLanes, Thresholds};
 use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Source, opaque, pairs_mut};
 use core::marker::PhantomData;
 
-/// One half, as a fraction of a position.
-pub(crate) const HALF: i32 = 1 << (FRACTION_BITS - 1);
-
 /// One, as the scale of a position.
 pub(crate) const ONE: f64 = (1_u64 << FRACTION_BITS) as f64;
 
@@ -48,17 +45,31 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
     /// What positions are computed with.
     type Constants<S: Simd>: Copy;
 
-    /// The constants of a codebook. Numbers that many vectors share should go through
-    /// [`opaque`].
-    fn constants<S: Simd>(simd: S, signed: bool) -> Self::Constants<S>;
+    /// The constants of a codebook, for [`Grid::nearest`] or for [`Grid::position`]. Numbers that many
+    /// vectors share should go through [`opaque`].
+    fn constants<S: Simd>(simd: S, signed: bool, nearest: bool) -> Self::Constants<S>;
 
-    /// The position of magnitudes from [`Grid::smallest`] to 1, plus `HALF` if `NEAREST`, unsigned
-    /// with 23 fraction bits.
-    fn position<S: Simd, const SIGNED: bool, const NEAREST: bool>(
+    /// The position of magnitudes from [`Grid::smallest`] to 1, unsigned with 23 fraction bits.
+    fn position<S: Simd, const SIGNED: bool>(
         simd: S,
         constants: &Self::Constants<S>,
         magnitude: S::F32,
     ) -> S::I32;
+
+    /// The levels nearest to magnitudes from 0 to 1.
+    #[inline(always)]
+    fn nearest<S: Simd, const SIGNED: bool>(
+        simd: S,
+        constants: &Self::Constants<S>,
+        magnitude: S::F32,
+    ) -> S::I32 {
+        let smallest = Self::smallest(SIGNED);
+        let at_least = magnitude.max(simd.splat(smallest));
+        let position = Self::position::<S, SIGNED>(simd, constants, at_least);
+        let level = simd.add_i32(position, simd.splat_i32(1 << (FRACTION_BITS - 1)));
+        let level = simd.shift_right::<FRACTION_BITS>(level);
+        simd.keep_where_greater(level, magnitude, simd.splat(0.5 * smallest))
+    }
 }
 
 /// The codec of a grid.
@@ -82,7 +93,8 @@ impl<G: Grid> Format for GridFormat<G> {
         if signed { &self.signed } else { &self.unsigned }
     }
 
-    fn encode(&self, level: Level, block: EncodeBlock<'_>) {
+    fn encode(&self, level: Level, mut block: EncodeBlock<'_>) {
+        let block = &mut block;
         match (block.signed, block.rounding) {
             (true, Rounding::Nearest) => level.run(Encode::<G, true, true>::new(block)),
             (true, Rounding::Stochastic(_)) => level.run(Encode::<G, true, false>::new(block)),
@@ -93,29 +105,27 @@ impl<G: Grid> Format for GridFormat<G> {
 }
 
 /// The encoder of one block.
-struct Encode<'a, G, const SIGNED: bool, const NEAREST: bool> {
-    block: EncodeBlock<'a>,
+struct Encode<'a, 'b, G, const SIGNED: bool, const NEAREST: bool> {
+    block: &'a mut EncodeBlock<'b>,
     grid: PhantomData<G>,
 }
 
-impl<'a, G: Grid, const SIGNED: bool, const NEAREST: bool> Encode<'a, G, SIGNED, NEAREST> {
-    fn new(block: EncodeBlock<'a>) -> Self {
+impl<'a, 'b, G: Grid, const SIGNED: bool, const NEAREST: bool> Encode<'a, 'b, G, SIGNED, NEAREST> {
+    fn new(block: &'a mut EncodeBlock<'b>) -> Self {
         Self { block, grid: PhantomData }
     }
 }
 
-impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel for Encode<'_, G, SIGNED, NEAREST> {
+impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel for Encode<'_, '_, G, SIGNED, NEAREST> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let EncodeBlock { values, inverse_scale, codes, rounding, .. } = self.block;
-        let smallest = opaque(G::smallest(SIGNED));
+        let &mut EncodeBlock { values, inverse_scale, ref mut codes, rounding, .. } = self.block;
         let mut encoder = Encoder::<S, G, SIGNED, NEAREST> {
             simd,
-            constants: G::constants(simd, SIGNED),
-            smallest: simd.splat(smallest),
-            half: simd.splat(0.5 * smallest),
+            constants: G::constants(simd, SIGNED, NEAREST),
+            smallest: simd.splat(opaque(G::smallest(SIGNED))),
             inverse: simd.splat(inverse_scale),
             thresholds: match rounding {
                 Rounding::Stochastic(thresholds) => thresholds.lanes(simd),
@@ -142,7 +152,6 @@ struct Encoder<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> {
     inverse: S::F32,
     constants: G::Constants<S>,
     smallest: S::F32,
-    half: S::F32,
     thresholds: ThresholdLanes<S>,
 }
 
@@ -156,8 +165,13 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
             for at in 0..GROUP / S::LANES {
                 // As in the first pass: an unrolled loop of scalars is large and no faster.
                 let at = if S::LANES == 1 { opaque(at) } else { at };
-                let magnitude = self.magnitude(&values.0, at).max(self.smallest);
-                let position = G::position::<S, SIGNED, NEAREST>(simd, &self.constants, magnitude);
+                let magnitude = self.magnitude(&values.0, at);
+                let position = if NEAREST {
+                    G::nearest::<S, SIGNED>(simd, &self.constants, magnitude)
+                } else {
+                    let magnitude = magnitude.max(self.smallest);
+                    G::position::<S, SIGNED>(simd, &self.constants, magnitude)
+                };
                 simd.store_i32(position, &mut positions.0, at);
             }
         }
@@ -194,10 +208,8 @@ where
         let encoder = &mut *self.encoder;
         let simd = encoder.simd;
         let position = simd.load_i32(self.positions, at);
-        let magnitude = encoder.magnitude(self.values, at);
         let level = if NEAREST {
-            let level = simd.shift_right::<FRACTION_BITS>(position);
-            simd.keep_where_greater(level, magnitude, encoder.half)
+            position
         } else {
             let threshold = encoder.thresholds.next(self.group, at);
             let level = simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold));
@@ -206,6 +218,7 @@ where
                 // with the threshold, which is here put into the fraction bits of a float in [1, 2).
                 let one = simd.splat_i32(0x3f80_0000);
                 let missing = simd.splat(2.0) - simd.with_bits(simd.xor_i32(threshold, one));
+                let magnitude = encoder.magnitude(self.values, at);
                 simd.keep_where_greater(level, magnitude, missing * encoder.smallest)
             } else {
                 simd.keep_where_greater(level, simd.load(self.values, at), simd.splat(0.0))

@@ -2,7 +2,7 @@
 //!
 //! 127 levels for each sign, or 255 without signs. The code above the last signed level is not used.
 
-use super::grid::{Grid, HALF, ONE};
+use super::grid::{Grid, ONE};
 use crate::simd::{Simd, opaque};
 
 /// The grid of the codec `linear`.
@@ -46,17 +46,26 @@ impl Grid for Linear {
     type Constants<S: Simd> = S::F32;
 
     #[inline(always)]
-    fn constants<S: Simd>(simd: S, signed: bool) -> S::F32 {
-        simd.splat(opaque(a_little_more(n_levels(signed) * ONE)))
+    fn constants<S: Simd>(simd: S, signed: bool, nearest: bool) -> S::F32 {
+        let n = n_levels(signed);
+        simd.splat(opaque(if nearest { n as f32 } else { a_little_more(n * ONE) }))
     }
 
     #[inline(always)]
-    fn position<S: Simd, const SIGNED: bool, const NEAREST: bool>(
+    fn position<S: Simd, const SIGNED: bool>(
         simd: S,
         &scale: &S::F32,
         magnitude: S::F32,
     ) -> S::I32 {
-        let position = simd.round(magnitude * scale);
-        simd.add_i32(position, simd.splat_i32(if NEAREST { HALF } else { 0 }))
+        simd.round(magnitude * scale)
+    }
+
+    #[inline(always)]
+    fn nearest<S: Simd, const SIGNED: bool>(
+        simd: S,
+        &n_levels: &S::F32,
+        magnitude: S::F32,
+    ) -> S::I32 {
+        simd.round(magnitude * n_levels)
     }
 }

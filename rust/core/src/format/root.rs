@@ -11,7 +11,7 @@
 //! `i + (y - t_i) / (t_{i+1} - t_i)`. Where s is near an integer it does not matter on which side of
 //! it i falls: the position is continuous.
 
-use super::grid::{Grid, HALF, ONE};
+use super::grid::{Grid, ONE};
 use super::linear::{n_levels, symmetric};
 use crate::real::Real;
 use crate::rounding::FRACTION_BITS;
@@ -43,13 +43,13 @@ impl Grid for Root {
     type Constants<S: Simd> = S::F32;
 
     #[inline(always)]
-    fn constants<S: Simd>(simd: S, signed: bool) -> S::F32 {
+    fn constants<S: Simd>(simd: S, signed: bool, _nearest: bool) -> S::F32 {
         let n = n_levels(signed);
         simd.splat(opaque((if signed { n * n } else { n * n * (n * n) }) as f32))
     }
 
     #[inline(always)]
-    fn position<S: Simd, const SIGNED: bool, const NEAREST: bool>(
+    fn position<S: Simd, const SIGNED: bool>(
         simd: S,
         &scale: &S::F32,
         magnitude: S::F32,
@@ -73,7 +73,6 @@ impl Grid for Root {
         let fraction = magnitude.mul_add(scale, simd.splat(0.0) - start) / step;
         // Level and fraction apart: as one float, the fraction would lose the bits of the level.
         let whole = simd.shift_left::<FRACTION_BITS>(simd.round(level));
-        let position = simd.add_i32(whole, simd.round(fraction * simd.splat(ONE as f32)));
-        simd.add_i32(position, simd.splat_i32(if NEAREST { HALF } else { 0 }))
+        simd.add_i32(whole, simd.round(fraction * simd.splat(ONE as f32)))
     }
 }

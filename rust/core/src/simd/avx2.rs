@@ -296,9 +296,13 @@ impl Simd for Avx2 {
         I32x8(avx2!(_mm256_cvtps_epi32(value.0)))
     }
     #[inline(always)]
+    fn to_f32(self, value: I32x8) -> F32x8 {
+        F32x8(avx2!(_mm256_cvtepi32_ps(value.0)))
+    }
+    #[inline(always)]
     fn keep_where_greater(self, value: I32x8, a: F32x8, b: F32x8) -> I32x8 {
         I32x8(avx2!({
-            let greater = _mm256_cmp_ps::<_CMP_GT_OQ>(a.0, b.0);
+            let greater = _mm256_cmp_ps::<_CMP_LT_OQ>(b.0, a.0);
             _mm256_and_si256(_mm256_castps_si256(greater), value.0)
         }))
     }

@@ -328,9 +328,13 @@ impl Simd for Avx512 {
         I32x16(avx512!(_mm512_cvtps_epi32(value.0)))
     }
     #[inline(always)]
+    fn to_f32(self, value: I32x16) -> F32x16 {
+        F32x16(avx512!(_mm512_cvtepi32_ps(value.0)))
+    }
+    #[inline(always)]
     fn keep_where_greater(self, value: I32x16, a: F32x16, b: F32x16) -> I32x16 {
         I32x16(avx512!({
-            let greater = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a.0, b.0);
+            let greater = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(b.0, a.0);
             _mm512_maskz_mov_epi32(greater, value.0)
         }))
     }

@@ -175,6 +175,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn with_bits(self, value: Self::I32) -> Self::F32;
     /// To the nearest integer, ties to even; magnitudes must be at most 2^31 - 2^7.
     fn round(self, value: Self::F32) -> Self::I32;
+    /// To the nearest float, ties to even.
+    fn to_f32(self, value: Self::I32) -> Self::F32;
     /// `value` where `a > b`, otherwise 0.
     fn keep_where_greater(self, value: Self::I32, a: Self::F32, b: Self::F32) -> Self::I32;
     /// `-value` where the sign bit of `sign` is set, otherwise `value`; `value` must be 0 where

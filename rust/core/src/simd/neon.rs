@@ -298,6 +298,10 @@ impl Simd for Neon {
         I32x4(neon!(vcvtnq_s32_f32(value.0)))
     }
     #[inline(always)]
+    fn to_f32(self, value: I32x4) -> F32x4 {
+        F32x4(neon!(vcvtq_f32_s32(value.0)))
+    }
+    #[inline(always)]
     fn keep_where_greater(self, value: I32x4, a: F32x4, b: F32x4) -> I32x4 {
         I32x4(neon!(vandq_s32(value.0, vreinterpretq_s32_u32(vcgtq_f32(a.0, b.0)))))
     }

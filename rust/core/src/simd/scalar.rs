@@ -118,6 +118,10 @@ impl Simd for Scalar {
         value.round_ties_even() as i32
     }
     #[inline(always)]
+    fn to_f32(self, value: i32) -> f32 {
+        value as f32
+    }
+    #[inline(always)]
     fn keep_where_greater(self, value: i32, a: f32, b: f32) -> i32 {
         if a > b { value } else { 0 }
     }
