@@ -56,6 +56,8 @@ impl Dtype {
 pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     /// The type in which formulas are computed.
     type Compute: Compute;
+    /// Whether it is narrower than that type, so that writing it is a computation of its own.
+    const ROUNDED: bool = false;
     /// The vector `at` of a group, exactly.
     fn load<S: Simd>(simd: S, from: &[Self; GROUP], at: usize) -> Lanes<Self, S>;
     /// Writes the vector `at` of a group, rounded to nearest even.
@@ -157,10 +159,10 @@ impl Compute for f64 {
 
 impl Element for bf16 {
     type Compute = f32;
+    const ROUNDED: bool = true;
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &[bf16; GROUP], at: usize) -> S::F32 {
-        let bits = simd.load_u16(group_bits(from), at);
-        simd.with_bits(simd.shift_left::<16>(bits))
+        simd.with_bits(simd.load_high(group_bits(from), at))
     }
     // By integer arithmetic: the conversion instructions that some CPUs have flush denormals.
     #[inline(always)]
@@ -168,10 +170,9 @@ impl Element for bf16 {
         let bits = simd.bits(value);
         let even = simd.and_i32(simd.shift_right::<16>(bits), simd.splat_i32(1));
         let rounded = simd.add_i32(simd.add_i32(bits, simd.splat_i32(0x7fff)), even);
-        let infinity = simd.splat_i32(INFINITY);
-        let magnitude = simd.bits(value.abs());
-        let chosen = simd.select_greater(magnitude, infinity, quiet(simd, bits), rounded);
-        simd.store_u16(simd.shift_right::<16>(chosen), group_bits_mut(to), at);
+        // Rounding could carry the payload of a NaN into the exponent.
+        let chosen = simd.select_nan(value, simd.splat_i32(NAN), rounded);
+        simd.store_high(chosen, group_bits_mut(to), at);
     }
 
     const STOCHASTIC: bool = true;
@@ -190,8 +191,8 @@ impl Element for bf16 {
         let magnitude = simd.bits(value.abs());
         // An infinity has nothing to be dropped, but a threshold could make it a NaN.
         let finite = simd.select_greater(infinity, magnitude, rounded, bits);
-        let chosen = simd.select_greater(magnitude, infinity, quiet(simd, bits), finite);
-        simd.store_u16(simd.shift_right::<16>(chosen), group_bits_mut(to), at);
+        let chosen = simd.select_nan(value, simd.splat_i32(NAN), finite);
+        simd.store_high(chosen, group_bits_mut(to), at);
     }
     #[inline(always)]
     fn is_finite(self) -> bool {
@@ -201,6 +202,7 @@ impl Element for bf16 {
 
 impl Element for f16 {
     type Compute = f32;
+    const ROUNDED: bool = true;
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &[f16; GROUP], at: usize) -> S::F32 {
         simd.load_f16(group_bits(from), at)
@@ -218,13 +220,8 @@ impl Element for f16 {
 /// The bits of a positive infinity.
 const INFINITY: i32 = 0x7f80_0000;
 
-/// The bits of NaNs made quiet. Rounding could carry their payload into the exponent, so their upper
-/// half is kept, and the quiet bit added where it is clear, by way of `and` and `xor`.
-#[inline(always)]
-fn quiet<S: Simd>(simd: S, bits: S::I32) -> S::I32 {
-    let quiet = simd.splat_i32(0x0040_0000);
-    simd.add_i32(bits, simd.xor_i32(simd.and_i32(bits, quiet), quiet))
-}
+/// The bits of the NaN that every NaN becomes, as in torch.
+const NAN: i32 = 0x7fc0_0000;
 
 /// The bits of a group of 16-bit floats.
 #[inline(always)]

@@ -19,7 +19,7 @@ use crate::block::magnitude_bits;
 use crate::element::{Compute, Element, Lanes};
 use crate::rounding::ThresholdLanes;
 use crate::rule::{Kind, Rule};
-use crate::simd::{GROUP, PAIR, Pair, Simd, Table, opaque, pairs, pairs_mut};
+use crate::simd::{Aligned, GROUP, PAIR, Pair, Simd, Table, opaque, pairs, pairs_mut};
 use core::ops::Range;
 
 /// How far ahead memory is asked for, in elements.
@@ -199,6 +199,7 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
                 (_, true) => prefetch(simd, &pairs(states[i].codes)[turn]),
             }
         });
+        let mut new_params = [Aligned([E::Compute::default(); GROUP]); 2];
         for group in 0..2 {
             let start = elements.start + turn * TURN + group * GROUP;
             // What follows the elements of a tail must not count.
@@ -234,12 +235,10 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
                     continue;
                 }
                 let (new_param, new) = rule.update(old_param, grad, old);
-                match &mut thresholds {
-                    Some(lanes) => {
-                        let threshold = lanes.next(start / GROUP, at);
-                        E::store_stochastically(simd, new_param, threshold, &mut param[group], at);
-                    }
-                    None => E::store(simd, new_param, &mut param[group], at),
+                if E::ROUNDED {
+                    E::Compute::store(simd, new_param, &mut new_params[group].0, at);
+                } else {
+                    E::store(simd, new_param, &mut param[group], at);
                 }
                 for_each_state!(i of N {
                     let state = &mut states[i];
@@ -262,6 +261,22 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
             if let Some(before) = sums_before {
                 for (sums, before) in sums.iter_mut().zip(before) {
                     sums[n_count..].copy_from_slice(&before[n_count..]);
+                }
+            }
+        }
+        if E::ROUNDED && !MEASURE {
+            let first = elements.start / GROUP + 2 * turn;
+            for (group, (Aligned(values), param)) in new_params.iter().zip(param).enumerate() {
+                for at in 0..GROUP / S::LANES {
+                    let at = if S::LANES == 1 { opaque(at) } else { at };
+                    let value = E::Compute::load(simd, values, at);
+                    match &mut thresholds {
+                        Some(lanes) => {
+                            let threshold = lanes.next(first + group, at);
+                            E::store_stochastically(simd, value, threshold, param, at);
+                        }
+                        None => E::store(simd, value, param, at),
+                    }
                 }
             }
         }

@@ -25,7 +25,7 @@
 use super::{Codebook, EncodeBlock, Format};
 use crate::real::Real;
 use crate::rounding::{FRACTION_BITS, Rounding, ThresholdLanes, Thresholds};
-use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Source, opaque, pairs_mut};
+use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, opaque, pairs_mut};
 use core::marker::PhantomData;
 
 /// One, as the scale of a position.
@@ -116,7 +116,9 @@ impl<'a, 'b, G: Grid, const SIGNED: bool, const NEAREST: bool> Encode<'a, 'b, G,
     }
 }
 
-impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel for Encode<'_, '_, G, SIGNED, NEAREST> {
+impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel
+    for Encode<'_, '_, G, SIGNED, NEAREST>
+{
     type Output = ();
 
     #[inline(always)]
@@ -160,70 +162,59 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
     #[inline(always)]
     fn encode(&mut self, pair: usize, values: &Pair<f32>, codes: &mut [[u8; GROUP]; 2]) {
         let simd = self.simd;
-        let mut positions = [const { Aligned([0; GROUP]) }; 2];
-        for (values, positions) in values.iter().zip(&mut positions) {
-            for at in 0..GROUP / S::LANES {
-                // As in the first pass: an unrolled loop of scalars is large and no faster.
-                let at = if S::LANES == 1 { opaque(at) } else { at };
-                let magnitude = self.magnitude(&values.0, at);
-                let position = if NEAREST {
+        // As in the first pass: an unrolled loop of scalars is large and no faster.
+        let index = |at| if S::LANES == 1 { opaque(at) } else { at };
+        let mut levels = [const { Aligned([0; GROUP]) }; 2];
+        for (Aligned(values), Aligned(levels)) in values.iter().zip(&mut levels) {
+            for at in (0..GROUP / S::LANES).map(index) {
+                let value = simd.load(values, at);
+                let magnitude = self.magnitude(value);
+                let level = if NEAREST {
                     G::nearest::<S, SIGNED>(simd, &self.constants, magnitude)
                 } else {
                     let magnitude = magnitude.max(self.smallest);
                     G::position::<S, SIGNED>(simd, &self.constants, magnitude)
                 };
-                simd.store_i32(position, &mut positions.0, at);
+                simd.store_i32(level, levels, at);
             }
         }
-        for i in 0..2 {
-            let (values, positions) = (&values[i].0, &positions[i].0);
-            let mut levels = Levels { encoder: self, group: 2 * pair + i, values, positions };
-            simd.store_codes(&mut codes[i], G::offset(SIGNED), &mut levels);
+        for (i, Aligned(levels)) in levels.iter_mut().enumerate() {
+            for at in (0..GROUP / S::LANES).map(index) {
+                let mut level = simd.load_i32(levels, at);
+                let value = simd.load(&values[i].0, at);
+                if !NEAREST {
+                    let threshold = self.thresholds.next(2 * pair + i, at);
+                    level = self.random(level, threshold, value);
+                }
+                if SIGNED {
+                    level = simd.negate_by_sign(level, value);
+                }
+                simd.store_i32(level, levels, at);
+            }
+            simd.store_codes(levels, G::offset(SIGNED), &mut codes[i]);
         }
     }
 
-    /// The normalized magnitudes of a vector; of unsigned states, what they are.
+    /// Normalized magnitudes.
     #[inline(always)]
-    fn magnitude(&self, values: &[f32; GROUP], at: usize) -> S::F32 {
-        let normalized = self.simd.load(values, at) * self.inverse;
+    fn magnitude(&self, value: S::F32) -> S::F32 {
+        let normalized = value * self.inverse;
         if SIGNED { normalized.abs() } else { normalized }
     }
-}
 
-/// The levels of the values of one group, negative for negative values.
-struct Levels<'a, S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> {
-    encoder: &'a mut Encoder<S, G, SIGNED, NEAREST>,
-    group: usize,
-    values: &'a [f32; GROUP],
-    positions: &'a [i32; GROUP],
-}
-
-impl<S, G, const SIGNED: bool, const NEAREST: bool> Source<S> for Levels<'_, S, G, SIGNED, NEAREST>
-where
-    S: Simd,
-    G: Grid,
-{
+    /// One of the two levels around each position.
     #[inline(always)]
-    fn vector(&mut self, at: usize) -> S::I32 {
-        let encoder = &mut *self.encoder;
-        let simd = encoder.simd;
-        let position = simd.load_i32(self.positions, at);
-        let level = if NEAREST {
-            position
+    fn random(&self, position: S::I32, threshold: S::I32, value: S::F32) -> S::I32 {
+        let simd = self.simd;
+        let level = simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold));
+        if SIGNED {
+            // The fraction of level 1 that a smaller magnitude has come must reach one, together
+            // with the threshold, which is here put into the fraction bits of a float in [1, 2).
+            let one = simd.splat_i32(0x3f80_0000);
+            let missing = simd.splat(2.0) - simd.with_bits(simd.xor_i32(threshold, one));
+            simd.keep_where_greater(level, self.magnitude(value), missing * self.smallest)
         } else {
-            let threshold = encoder.thresholds.next(self.group, at);
-            let level = simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold));
-            if SIGNED {
-                // The fraction of level 1 that a smaller magnitude has come must reach one, together
-                // with the threshold, which is here put into the fraction bits of a float in [1, 2).
-                let one = simd.splat_i32(0x3f80_0000);
-                let missing = simd.splat(2.0) - simd.with_bits(simd.xor_i32(threshold, one));
-                let magnitude = encoder.magnitude(self.values, at);
-                simd.keep_where_greater(level, magnitude, missing * encoder.smallest)
-            } else {
-                simd.keep_where_greater(level, simd.load(self.values, at), simd.splat(0.0))
-            }
-        };
-        if SIGNED { simd.negate_by_sign(level, simd.load(self.values, at)) } else { level }
+            simd.keep_where_greater(level, value, simd.splat(0.0))
+        }
     }
 }

@@ -11,7 +11,7 @@
 //! did vectors computed two at a time, or decoding by broadcasts and blends: it is how many operations
 //! wait for others that counts (`format/grid.rs`).
 
-use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Source, Table};
+use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -169,17 +169,25 @@ impl Simd for Avx2 {
         unsafe { _mm256_storeu_si256(to.cast(), value.0) }
     }
     #[inline(always)]
-    fn load_u16(self, from: &[u16; GROUP], at: usize) -> I32x8 {
+    fn load_high(self, from: &[u16; GROUP], at: usize) -> I32x8 {
         let from = part(from, at).as_ptr();
         // SAFETY: `from` points at 8 integers of 16 bits, any alignment; the token proves the features.
-        I32x8(unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())) })
+        let both = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast())) };
+        // All eight are in both halves of the vector; each keeps four. A negative index makes a zero.
+        I32x8(avx2!({
+            let (low, high) = (0x0302_ffff_0100_ffff, 0x0706_ffff_0504_ffff);
+            let shift = 0x0808_0000_0808_0000;
+            let order = _mm256_setr_epi64x(low, high, low + shift, high + shift);
+            _mm256_shuffle_epi8(both, order)
+        }))
     }
     #[inline(always)]
-    fn store_u16(self, value: I32x8, to: &mut [u16; GROUP], at: usize) {
+    fn store_high(self, value: I32x8, to: &mut [u16; GROUP], at: usize) {
         let to = part_mut(to, at).as_mut_ptr();
-        // Packing works within halves of the vector; bringing the halves together comes after.
+        // Shuffling works within halves of the vector; bringing the halves together comes after.
         let packed = avx2!({
-            let packed = _mm256_packus_epi32(value.0, value.0);
+            let order = _mm256_set1_epi64x(0x0f0e_0b0a_0706_0302);
+            let packed = _mm256_shuffle_epi8(value.0, order);
             _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b1000>(packed))
         });
         // SAFETY: `to` points at 8 integers of 16 bits that we may write, any alignment.
@@ -252,9 +260,9 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>) {
-        let (a, b) = (source.vector(0).0, source.vector(1).0);
-        let (c, d) = (source.vector(2).0, source.vector(3).0);
+    fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]) {
+        let (a, b) = (self.load_i32(levels, 0).0, self.load_i32(levels, 1).0);
+        let (c, d) = (self.load_i32(levels, 2).0, self.load_i32(levels, 3).0);
         let packed = avx2!({
             let offset = _mm256_set1_epi16(offset);
             let ab = _mm256_adds_epi16(_mm256_packs_epi32(a, b), offset);
@@ -337,15 +345,15 @@ impl Simd for Avx2 {
         I32x8(avx2!(_mm256_max_epi32(a.0, b.0)))
     }
     #[inline(always)]
-    fn select_greater(self, a: I32x8, b: I32x8, yes: I32x8, no: I32x8) -> I32x8 {
-        I32x8(avx2!(_mm256_blendv_epi8(no.0, yes.0, _mm256_cmpgt_epi32(a.0, b.0))))
+    fn select_nan(self, of: F32x8, yes: I32x8, no: I32x8) -> I32x8 {
+        I32x8(avx2!({
+            let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(of.0, of.0);
+            _mm256_blendv_epi8(no.0, yes.0, _mm256_castps_si256(nan))
+        }))
     }
     #[inline(always)]
-    fn scale_high_half(self, value: I32x8, factor: u16) -> I32x8 {
-        I32x8(avx2!({
-            let factor = _mm256_set1_epi32(i32::from(factor) << 16);
-            _mm256_srli_epi32::<16>(_mm256_mulhi_epu16(value.0, factor))
-        }))
+    fn select_greater(self, a: I32x8, b: I32x8, yes: I32x8, no: I32x8) -> I32x8 {
+        I32x8(avx2!(_mm256_blendv_epi8(no.0, yes.0, _mm256_cmpgt_epi32(a.0, b.0))))
     }
     #[inline(always)]
     fn reduce_max(self, value: I32x8) -> i32 {

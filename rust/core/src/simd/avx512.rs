@@ -4,7 +4,7 @@
 //! Every method but `decode` is a wrapper of a few intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx512::detect`] has found the features.
 
-use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Source, Table};
+use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;
 use core::arch::x86_64::*;
 use core::ops::{Add, Div, Mul, Sub};
@@ -207,15 +207,41 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_si512(to.cast(), value.0) }
     }
     #[inline(always)]
-    fn load_u16(self, from: &[u16; GROUP], at: usize) -> I32x16 {
+    fn load_high(self, from: &[u16; GROUP], at: usize) -> I32x16 {
         let from = part(from, at).as_ptr();
         // SAFETY: `from` points at 16 integers of 16 bits, any alignment; the token proves the features.
-        I32x16(unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())) })
+        let from = unsafe { _mm512_castsi256_si512(_mm256_loadu_si256(from.cast())) };
+        I32x16(avx512!({
+            let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+            let high = 0xaaaa_aaaa;
+            _mm512_maskz_permutexvar_epi16(high, _mm512_slli_epi32::<16>(lanes), from)
+        }))
     }
     #[inline(always)]
-    fn store_u16(self, value: I32x16, to: &mut [u16; GROUP], at: usize) {
+    fn store_high(self, value: I32x16, to: &mut [u16; GROUP], at: usize) {
         let to = part_mut(to, at).as_mut_ptr();
-        let packed = avx512!(_mm512_cvtepi32_epi16(value.0));
+        let packed = avx512!({
+            // Two of them for each lane of the result, whose second half is not used.
+            let order = _mm512_setr_epi32(
+                0x0003_0001,
+                0x0007_0005,
+                0x000b_0009,
+                0x000f_000d,
+                0x0013_0011,
+                0x0017_0015,
+                0x001b_0019,
+                0x001f_001d,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+            );
+            _mm512_castsi512_si256(_mm512_permutexvar_epi16(order, value.0))
+        });
         // SAFETY: `to` points at 16 integers of 16 bits that we may write, any alignment.
         unsafe { _mm256_storeu_si256(to.cast(), packed) }
     }
@@ -280,8 +306,8 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>) {
-        let (a, b) = (source.vector(0).0, source.vector(1).0);
+    fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]) {
+        let (a, b) = (self.load_i32(levels, 0).0, self.load_i32(levels, 1).0);
         let packed = avx512!({
             let words = _mm512_packs_epi32(a, b);
             let words = _mm512_adds_epi16(words, _mm512_set1_epi16(offset));
@@ -371,15 +397,15 @@ impl Simd for Avx512 {
         I32x16(avx512!(_mm512_max_epi32(a.0, b.0)))
     }
     #[inline(always)]
-    fn select_greater(self, a: I32x16, b: I32x16, yes: I32x16, no: I32x16) -> I32x16 {
-        I32x16(avx512!(_mm512_mask_mov_epi32(no.0, _mm512_cmpgt_epi32_mask(a.0, b.0), yes.0)))
+    fn select_nan(self, of: F32x16, yes: I32x16, no: I32x16) -> I32x16 {
+        I32x16(avx512!({
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(of.0, of.0);
+            _mm512_mask_mov_epi32(no.0, nan, yes.0)
+        }))
     }
     #[inline(always)]
-    fn scale_high_half(self, value: I32x16, factor: u16) -> I32x16 {
-        I32x16(avx512!({
-            let factor = _mm512_set1_epi32(i32::from(factor) << 16);
-            _mm512_srli_epi32::<16>(_mm512_mulhi_epu16(value.0, factor))
-        }))
+    fn select_greater(self, a: I32x16, b: I32x16, yes: I32x16, no: I32x16) -> I32x16 {
+        I32x16(avx512!(_mm512_mask_mov_epi32(no.0, _mm512_cmpgt_epi32_mask(a.0, b.0), yes.0)))
     }
     #[inline(always)]
     fn reduce_max(self, value: I32x16) -> i32 {

@@ -17,7 +17,7 @@
 //! inside a function that enables the features, and the one way into such a function is
 //! [`Simd::vectorize`]. A closure does not inherit the features of the function around it, and one
 //! that is not inlined is slower by an order of magnitude; so code that handles vectors uses loops,
-//! and traits with `#[inline(always)]` methods ([`Kernel`], [`Source`]), where other code would use
+//! and traits with `#[inline(always)]` methods ([`Kernel`]), where other code would use
 //! closures.
 
 #[cfg(target_arch = "x86_64")]
@@ -94,12 +94,6 @@ pub(crate) trait Kernel {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
-/// The vectors of a group, computed one after the other.
-pub(crate) trait Source<S: Simd> {
-    /// The vector `at` of the group. Implementations are `#[inline(always)]`.
-    fn vector(&mut self, at: usize) -> S::I32;
-}
-
 /// The operations of one instruction set on vectors of [`Simd::LANES`] 32-bit elements.
 ///
 /// `at` is the index of a vector within its group, `0..GROUP / LANES`.
@@ -130,10 +124,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_i32(self, from: &[i32; GROUP], at: usize) -> Self::I32;
     /// Writes the vector `at` of a group of integers.
     fn store_i32(self, value: Self::I32, to: &mut [i32; GROUP], at: usize);
-    /// The vector `at` of a group of 16-bit integers, extended with zeros.
-    fn load_u16(self, from: &[u16; GROUP], at: usize) -> Self::I32;
-    /// Writes the low halves of the lanes, which must be below 2^16.
-    fn store_u16(self, value: Self::I32, to: &mut [u16; GROUP], at: usize);
+    /// The vector `at` of a group of 16-bit integers, as the high halves of lanes; the others are 0.
+    fn load_high(self, from: &[u16; GROUP], at: usize) -> Self::I32;
+    /// Writes the high halves of the lanes.
+    fn store_high(self, value: Self::I32, to: &mut [u16; GROUP], at: usize);
     /// The vector `at` of a group of IEEE half precision numbers (bits), converted.
     fn load_f16(self, from: &[u16; GROUP], at: usize) -> Self::F32;
     /// Writes half precision numbers (bits), rounded to nearest even; a NaN stays a quiet NaN.
@@ -157,9 +151,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         codes: &[[[u8; GROUP]; 2]],
         to: &mut [Pair<f32>],
     );
-    /// Packs one group: `codes[i] = clamp(vector(i / LANES)[i % LANES] + offset, 0, 255)`, for lanes
-    /// (signed) from -2^15 to 2^15 - 256 and offsets from -256 to 255. Vectors are asked for in order.
-    fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>);
+    /// Packs one group: `codes[i] = clamp(levels[i] + offset, 0, 255)`, for levels from -2^15 to
+    /// 2^15 - 256 and offsets from -256 to 255.
+    fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]);
     /// `table[index % 8]`.
     fn lookup8(self, table: &[f32; 8], index: Self::I32) -> Self::F32;
     /// `table[index % 8]`.
@@ -197,12 +191,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn shift_left<const N: u32>(self, value: Self::I32) -> Self::I32;
     /// The larger one, as signed integers.
     fn max_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `yes` where `of` is a NaN, otherwise `no`.
+    fn select_nan(self, of: Self::F32, yes: Self::I32, no: Self::I32) -> Self::I32;
     /// `yes` where `a > b` as signed integers, otherwise `no`.
     fn select_greater(self, a: Self::I32, b: Self::I32, yes: Self::I32, no: Self::I32)
     -> Self::I32;
-    /// `((value >> 16) * factor) >> 16`, unsigned: a linear function of the bits of a float, which
-    /// is nearly one of its logarithm.
-    fn scale_high_half(self, value: Self::I32, factor: u16) -> Self::I32;
     /// The largest lane, as signed integers.
     fn reduce_max(self, value: Self::I32) -> i32;
 

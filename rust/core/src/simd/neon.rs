@@ -9,7 +9,7 @@
 //! in the oldest Rust that we support (the two conversions of half precision, and the prefetch), so
 //! they are written in assembly.
 
-use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Source, Table};
+use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -169,16 +169,16 @@ impl Simd for Neon {
         unsafe { vst1q_s32(to, value.0) }
     }
     #[inline(always)]
-    fn load_u16(self, from: &[u16; GROUP], at: usize) -> I32x4 {
+    fn load_high(self, from: &[u16; GROUP], at: usize) -> I32x4 {
         let from = part(from, at).as_ptr();
         // SAFETY: `from` points at 4 integers of 16 bits; the token proves the feature.
-        I32x4(unsafe { vreinterpretq_s32_u32(vmovl_u16(vld1_u16(from))) })
+        I32x4(unsafe { vreinterpretq_s32_u32(vshll_n_u16::<16>(vld1_u16(from))) })
     }
     #[inline(always)]
-    fn store_u16(self, value: I32x4, to: &mut [u16; GROUP], at: usize) {
+    fn store_high(self, value: I32x4, to: &mut [u16; GROUP], at: usize) {
         let to = part_mut(to, at).as_mut_ptr();
         // SAFETY: `to` points at 4 integers of 16 bits that we may write; the token proves the feature.
-        unsafe { vst1_u16(to, vmovn_u32(vreinterpretq_u32_s32(value.0))) }
+        unsafe { vst1_u16(to, vshrn_n_u32::<16>(vreinterpretq_u32_s32(value.0))) }
     }
     #[inline(always)]
     fn load_f16(self, from: &[u16; GROUP], at: usize) -> F32x4 {
@@ -253,10 +253,11 @@ impl Simd for Neon {
         }
     }
     #[inline(always)]
-    fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>) {
+    fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]) {
         for half in 0..2 {
-            let (a, b) = (source.vector(4 * half).0, source.vector(4 * half + 1).0);
-            let (c, d) = (source.vector(4 * half + 2).0, source.vector(4 * half + 3).0);
+            let (a, b) = (self.load_i32(levels, 4 * half).0, self.load_i32(levels, 4 * half + 1).0);
+            let (c, d) =
+                (self.load_i32(levels, 4 * half + 2).0, self.load_i32(levels, 4 * half + 3).0);
             let packed = neon!({
                 let offset = vdupq_n_s16(offset);
                 let ab = vqaddq_s16(vcombine_s16(vqmovn_s32(a), vqmovn_s32(b)), offset);
@@ -343,16 +344,12 @@ impl Simd for Neon {
         I32x4(neon!(vmaxq_s32(a.0, b.0)))
     }
     #[inline(always)]
-    fn select_greater(self, a: I32x4, b: I32x4, yes: I32x4, no: I32x4) -> I32x4 {
-        I32x4(neon!(vbslq_s32(vcgtq_s32(a.0, b.0), yes.0, no.0)))
+    fn select_nan(self, of: F32x4, yes: I32x4, no: I32x4) -> I32x4 {
+        I32x4(neon!(vbslq_s32(vceqq_f32(of.0, of.0), no.0, yes.0)))
     }
     #[inline(always)]
-    fn scale_high_half(self, value: I32x4, factor: u16) -> I32x4 {
-        I32x4(neon!({
-            let high = vshrq_n_u32::<16>(vreinterpretq_u32_s32(value.0));
-            let product = vmulq_n_u32(high, u32::from(factor));
-            vreinterpretq_s32_u32(vshrq_n_u32::<16>(product))
-        }))
+    fn select_greater(self, a: I32x4, b: I32x4, yes: I32x4, no: I32x4) -> I32x4 {
+        I32x4(neon!(vbslq_s32(vcgtq_s32(a.0, b.0), yes.0, no.0)))
     }
     #[inline(always)]
     fn reduce_max(self, value: I32x4) -> i32 {

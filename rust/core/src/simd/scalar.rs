@@ -2,7 +2,7 @@
 //!
 //! It is what every other instruction set is tested against, and what runs where none of them is.
 
-use super::{GROUP, Kernel, Pair, Simd, Source, Table, opaque};
+use super::{GROUP, Kernel, Pair, Simd, Table, opaque};
 use half::f16;
 
 /// The token of no instruction set at all, which every CPU has.
@@ -45,12 +45,12 @@ impl Simd for Scalar {
         to[at] = value;
     }
     #[inline(always)]
-    fn load_u16(self, from: &[u16; GROUP], at: usize) -> i32 {
-        i32::from(from[at])
+    fn load_high(self, from: &[u16; GROUP], at: usize) -> i32 {
+        i32::from(from[at]) << 16
     }
     #[inline(always)]
-    fn store_u16(self, value: i32, to: &mut [u16; GROUP], at: usize) {
-        to[at] = value as u16;
+    fn store_high(self, value: i32, to: &mut [u16; GROUP], at: usize) {
+        to[at] = (value >> 16) as u16;
     }
     #[inline(always)]
     fn load_f16(self, from: &[u16; GROUP], at: usize) -> f32 {
@@ -86,10 +86,10 @@ impl Simd for Scalar {
         }
     }
     #[inline(always)]
-    fn store_codes(self, codes: &mut [u8; GROUP], offset: i16, source: &mut impl Source<Self>) {
+    fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]) {
         for (at, code) in codes.iter_mut().enumerate() {
             // Unrolled, this loop is large and no faster.
-            *code = (source.vector(opaque(at)) + i32::from(offset)).clamp(0, 255) as u8;
+            *code = (levels[opaque(at)] + i32::from(offset)).clamp(0, 255) as u8;
         }
     }
     #[inline(always)]
@@ -155,12 +155,12 @@ impl Simd for Scalar {
         a.max(b)
     }
     #[inline(always)]
-    fn select_greater(self, a: i32, b: i32, yes: i32, no: i32) -> i32 {
-        if a > b { yes } else { no }
+    fn select_nan(self, of: f32, yes: i32, no: i32) -> i32 {
+        if of.is_nan() { yes } else { no }
     }
     #[inline(always)]
-    fn scale_high_half(self, value: i32, factor: u16) -> i32 {
-        (((value as u32 >> 16) * u32::from(factor)) >> 16) as i32
+    fn select_greater(self, a: i32, b: i32, yes: i32, no: i32) -> i32 {
+        if a > b { yes } else { no }
     }
     #[inline(always)]
     fn reduce_max(self, value: i32) -> i32 {

@@ -1,7 +1,7 @@
 //! One battery for every instruction set: each method of [`Simd`] must give the bits of the scalar
 //! reference, on inputs that are ordinary, extreme and special.
 
-use super::{Aligned, F64Lanes, GROUP, Kernel, Level, Scalar, Simd, Source, Table};
+use super::{Aligned, F64Lanes, GROUP, Kernel, Level, Scalar, Simd, Table};
 use crate::real::Real;
 
 /// Names the levels to test, where an instruction set is what is being tested: the machine must have
@@ -77,7 +77,7 @@ struct Battery {
 }
 
 /// The operations of the battery.
-const N_OPERATIONS: usize = 39;
+const N_OPERATIONS: usize = 40;
 
 impl Kernel for Battery {
     type Output = Output;
@@ -126,7 +126,7 @@ impl Kernel for Battery {
                 17 => int(simd.shift_left::<7>(p)),
                 18 => int(simd.max_i32(p, q)),
                 19 => int(simd.select_greater(p, q, q, p)),
-                20 => int(simd.scale_high_half(p, 151)),
+                20 => simd.to_f32(p),
                 21 => {
                     largest = largest.max(simd.reduce_max(p));
                     x
@@ -134,14 +134,14 @@ impl Kernel for Battery {
                 22 => simd.lookup8(&table8, p),
                 23 => int(simd.lookup8_i32(&table8_i32, p)),
                 24 => simd.load(&decoded[0].0, at),
-                25 => int(simd.load_u16(&halves, at)),
+                25 => int(simd.load_high(&halves, at)),
                 26 => simd.load_f16(&halves, at),
                 27 => {
                     simd.store_f16(x, &mut output.halves, at);
                     x
                 }
                 28 => {
-                    simd.store_u16(simd.load_u16(&halves, at), &mut output.halves, at);
+                    simd.store_high(p, &mut output.halves, at);
                     x
                 }
                 29 => simd.narrow((d * e).mul_add(d, e) / e),
@@ -166,13 +166,14 @@ impl Kernel for Battery {
                     simd.store_i32(p, &mut stored, at);
                     x
                 }
+                39 => int(simd.select_nan(x, p, q)),
                 _ => unreachable!("no such operation"),
             };
             simd.store(result, &mut lanes.0, at);
         }
         output.codes[..4].copy_from_slice(&largest.to_le_bytes());
         if self.operation == 34 {
-            simd.store_codes(&mut output.codes, -1, &mut Packed { simd, values: small(&i) });
+            simd.store_codes(&small(&i), -1, &mut output.codes);
         }
         output.lanes = lanes.0.map(canonical);
         if self.operation == 38 {
@@ -218,18 +219,6 @@ fn wide_inputs(values: &[f32; GROUP]) -> [f64; GROUP] {
     values.map(|value| f64::from(value) * 1.000_000_01)
 }
 
-struct Packed<S> {
-    simd: S,
-    values: [i32; GROUP],
-}
-
-impl<S: Simd> Source<S> for Packed<S> {
-    #[inline(always)]
-    fn vector(&mut self, at: usize) -> S::I32 {
-        self.simd.load_i32(&self.values, at)
-    }
-}
-
 #[test]
 fn every_method_gives_the_bits_of_the_reference() {
     for level in levels_under_test() {
@@ -256,7 +245,7 @@ fn packing_saturates_at_both_ends() {
         fn run<S: Simd>(self, simd: S) -> [u8; GROUP] {
             let values = core::array::from_fn(|i| i as i32 * 20 - 200);
             let mut codes = [0; GROUP];
-            simd.store_codes(&mut codes, 127, &mut Packed { simd, values });
+            simd.store_codes(&values, 127, &mut codes);
             codes
         }
     }
