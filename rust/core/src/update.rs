@@ -181,13 +181,8 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
     E: Element,
 {
     let Part { param, grad, mut states } = part;
-    if QUANTIZED {
-        for_each_state!(i of N {
-            let StatePart { table, scale, codes, fresh, .. } = &mut states[i];
-            if R::STATES[i].kind != Kind::Copy {
-                simd.decode(table, simd.splat(*scale), pairs(codes), fresh);
-            }
-        });
+    if QUANTIZED && !S::DECODES_TURN_BY_TURN {
+        decode::<S, R, E, N>(simd, &mut states, 0..param.len() / TURN);
     }
     for (turn, (param, grad)) in pairs_mut(param).iter_mut().zip(pairs(grad)).enumerate() {
         prefetch(simd, param);
@@ -199,6 +194,9 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
                 (_, true) => prefetch(simd, &pairs(states[i].codes)[turn]),
             }
         });
+        if QUANTIZED && S::DECODES_TURN_BY_TURN {
+            decode::<S, R, E, N>(simd, &mut states, turn..turn + 1);
+        }
         let mut new_params = [Aligned([E::Compute::default(); GROUP]); 2];
         for group in 0..2 {
             let start = elements.start + turn * TURN + group * GROUP;
@@ -281,6 +279,23 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
             }
         }
     }
+}
+
+/// Decodes the states of some turns into where the fresh ones will be.
+#[inline(always)]
+fn decode<S, R, E, const N: usize>(simd: S, states: &mut [StatePart<'_, E>; N], turns: Range<usize>)
+where
+    S: Simd,
+    R: Rule<N>,
+    E: Element,
+{
+    for_each_state!(i of N {
+        let StatePart { table, scale, codes, fresh, .. } = &mut states[i];
+        if R::STATES[i].kind != Kind::Copy {
+            let (codes, fresh) = (&pairs(codes)[turns.clone()], &mut fresh[turns.clone()]);
+            simd.decode(table, simd.splat(*scale), codes, fresh);
+        }
+    });
 }
 
 /// Asks for the cache lines of a turn some way ahead.

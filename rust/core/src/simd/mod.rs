@@ -100,6 +100,8 @@ pub(crate) trait Kernel {
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Elements in a vector.
     const LANES: usize;
+    /// Whether codes are decoded just before they are used, and not for a block at once.
+    const DECODES_TURN_BY_TURN: bool = false;
     /// float32 lanes.
     type F32: Real;
     /// 32-bit integer lanes; methods say whether they are read as signed.
