@@ -56,20 +56,30 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
         magnitude: S::F32,
     ) -> S::I32;
 
-    /// The levels nearest to magnitudes from 0 to 1.
+    /// The levels, all positive, nearest to the magnitudes of values from -1 to 1.
     #[inline(always)]
     fn nearest<S: Simd, const SIGNED: bool>(
         simd: S,
         constants: &Self::Constants<S>,
-        magnitude: S::F32,
+        value: S::F32,
     ) -> S::I32 {
         let smallest = Self::smallest(SIGNED);
-        let at_least = magnitude.max(simd.splat(smallest));
-        let position = Self::position::<S, SIGNED>(simd, constants, at_least);
+        let magnitude = at_least::<S, SIGNED>(simd, value, simd.splat(smallest));
+        let position = Self::position::<S, SIGNED>(simd, constants, magnitude);
         let level = simd.add_i32(position, simd.splat_i32(1 << (FRACTION_BITS - 1)));
         let level = simd.shift_right::<FRACTION_BITS>(level);
-        simd.keep_where_greater(level, magnitude, simd.splat(0.5 * smallest))
+        simd.keep_where_greater(level, value.abs(), simd.splat(0.5 * smallest))
     }
+}
+
+/// The magnitudes of values, which are not negative if not `SIGNED`, or `least` where that is more.
+#[inline(always)]
+pub(super) fn at_least<S: Simd, const SIGNED: bool>(
+    simd: S,
+    value: S::F32,
+    least: S::F32,
+) -> S::F32 {
+    if SIGNED { simd.max_abs(value, least) } else { value.max(least) }
 }
 
 /// The codec of a grid.
@@ -167,12 +177,11 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
         let mut levels = [const { Aligned([0; GROUP]) }; 2];
         for (Aligned(values), Aligned(levels)) in values.iter().zip(&mut levels) {
             for at in (0..GROUP / S::LANES).map(index) {
-                let value = simd.load(values, at);
-                let magnitude = self.magnitude(value);
+                let normalized = simd.load(values, at) * self.inverse;
                 let level = if NEAREST {
-                    G::nearest::<S, SIGNED>(simd, &self.constants, magnitude)
+                    G::nearest::<S, SIGNED>(simd, &self.constants, normalized)
                 } else {
-                    let magnitude = magnitude.max(self.smallest);
+                    let magnitude = at_least::<S, SIGNED>(simd, normalized, self.smallest);
                     G::position::<S, SIGNED>(simd, &self.constants, magnitude)
                 };
                 simd.store_i32(level, levels, at);
@@ -195,13 +204,6 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
         }
     }
 
-    /// Normalized magnitudes.
-    #[inline(always)]
-    fn magnitude(&self, value: S::F32) -> S::F32 {
-        let normalized = value * self.inverse;
-        if SIGNED { normalized.abs() } else { normalized }
-    }
-
     /// One of the two levels around each position.
     #[inline(always)]
     fn random(&self, position: S::I32, threshold: S::I32, value: S::F32) -> S::I32 {
@@ -212,7 +214,8 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
             // with the threshold, which is here put into the fraction bits of a float in [1, 2).
             let one = simd.splat_i32(0x3f80_0000);
             let missing = simd.splat(2.0) - simd.with_bits(simd.xor_i32(threshold, one));
-            simd.keep_where_greater(level, self.magnitude(value), missing * self.smallest)
+            let magnitude = (value * self.inverse).abs();
+            simd.keep_where_greater(level, magnitude, missing * self.smallest)
         } else {
             simd.keep_where_greater(level, value, simd.splat(0.0))
         }

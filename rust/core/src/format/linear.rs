@@ -3,6 +3,7 @@
 //! 127 levels for each sign, or 255 without signs. The code above the last signed level is not used.
 
 use super::grid::{Grid, ONE};
+use crate::real::Real;
 use crate::simd::{Simd, opaque};
 
 /// The grid of the codec `linear`.
@@ -61,11 +62,7 @@ impl Grid for Linear {
     }
 
     #[inline(always)]
-    fn nearest<S: Simd, const SIGNED: bool>(
-        simd: S,
-        &n_levels: &S::F32,
-        magnitude: S::F32,
-    ) -> S::I32 {
-        simd.round(magnitude * n_levels)
+    fn nearest<S: Simd, const SIGNED: bool>(simd: S, &n_levels: &S::F32, value: S::F32) -> S::I32 {
+        simd.round(value.abs() * n_levels)
     }
 }

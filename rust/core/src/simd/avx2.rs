@@ -292,6 +292,10 @@ impl Simd for Avx2 {
         F32x8(avx2!(_mm256_min_ps(a.0, b.0)))
     }
     #[inline(always)]
+    fn max_abs(self, a: F32x8, b: F32x8) -> F32x8 {
+        a.abs().max(b)
+    }
+    #[inline(always)]
     fn bits(self, value: F32x8) -> I32x8 {
         I32x8(avx2!(_mm256_castps_si256(value.0)))
     }

@@ -343,6 +343,11 @@ impl Simd for Avx512 {
         F32x16(avx512!(_mm512_min_ps(a.0, b.0)))
     }
     #[inline(always)]
+    fn max_abs(self, a: F32x16, b: F32x16) -> F32x16 {
+        // The larger magnitude of the two, without its sign.
+        F32x16(avx512!(_mm512_range_ps::<0b1011>(a.0, b.0)))
+    }
+    #[inline(always)]
     fn bits(self, value: F32x16) -> I32x16 {
         I32x16(avx512!(_mm512_castps_si512(value.0)))
     }

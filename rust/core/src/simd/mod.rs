@@ -165,6 +165,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// `a` where it is less than `b`, otherwise `b`.
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `|a|` where it is greater than `b`, otherwise `b`; `a` must not be NaN, nor `b` negative.
+    fn max_abs(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The bits.
     fn bits(self, value: Self::F32) -> Self::I32;
     /// The float of the given bits.

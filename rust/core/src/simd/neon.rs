@@ -287,6 +287,10 @@ impl Simd for Neon {
         F32x4(neon!(vbslq_f32(vcltq_f32(a.0, b.0), a.0, b.0)))
     }
     #[inline(always)]
+    fn max_abs(self, a: F32x4, b: F32x4) -> F32x4 {
+        a.abs().max(b)
+    }
+    #[inline(always)]
     fn bits(self, value: F32x4) -> I32x4 {
         I32x4(neon!(vreinterpretq_s32_f32(value.0)))
     }

@@ -106,6 +106,10 @@ impl Simd for Scalar {
         if a < b { a } else { b }
     }
     #[inline(always)]
+    fn max_abs(self, a: f32, b: f32) -> f32 {
+        if a.abs() > b { a.abs() } else { b }
+    }
+    #[inline(always)]
     fn bits(self, value: f32) -> i32 {
         value.to_bits() as i32
     }

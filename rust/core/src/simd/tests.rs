@@ -77,7 +77,7 @@ struct Battery {
 }
 
 /// The operations of the battery.
-const N_OPERATIONS: usize = 40;
+const N_OPERATIONS: usize = 41;
 
 impl Kernel for Battery {
     type Output = Output;
@@ -167,6 +167,7 @@ impl Kernel for Battery {
                     x
                 }
                 39 => int(simd.select_nan(x, p, q)),
+                40 => simd.max_abs(in_range(simd, x), in_range(simd, y).abs()),
                 _ => unreachable!("no such operation"),
             };
             simd.store(result, &mut lanes.0, at);
