@@ -6,10 +6,11 @@
 //! through the same code in memory of our own: to compile the update twice would double the size of
 //! the library.
 //!
-//! Codes are decoded before the loop, into where the fresh states will be, and not one vector of each
-//! state at a time: the long chain of an update, which ends with a square root and a division, would
-//! else wait in the processor's window with so many lookups that the next update found no room there.
-//! And a table that is looked up in a loop of its own can stay in registers (AVX-512).
+//! The long chain of an update ends with a square root and a division, and little else finds room in the
+//! processor's window while some of these wait. So they wait alone: codes are decoded before, a block at
+//! once, into where the fresh states will be (or two groups at once, where the window is large enough
+//! for both: [`Simd::DECODES_TURN_BY_TURN`]); and parameters of 16 bits are rounded after, two groups at
+//! once.
 //!
 //! A step is bound by memory once the arithmetic is fast, and then the processor's own prefetching
 //! of five to seven interleaved streams is not enough: asking for all of them a few blocks ahead was

@@ -3,13 +3,13 @@
 //! Every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx2::detect`] has found the features.
 //!
-//! **The budget.** A step of AdamW with the codec `dynamic` is 152 instructions for 8 elements: 56 decode
-//! both states, 23 update, 73 encode both. Zen 3 starts six in a cycle, so 25 cycles are the least; it
-//! takes 53 in the cache: 13 to decode, 9 to update (the divider alone is busy for 8.4), 23 to encode, and
-//! 8 for where blocks of 256 begin and end. A permutation of 8 entries (`lookup8`) costs it as much as
-//! two multiplications; but replacing two of the three in a position by arithmetic changed nothing, nor
-//! did vectors computed two at a time, or decoding by broadcasts and blends: it is how many operations
-//! wait for others that counts (`format/grid.rs`).
+//! **The budget.** A step of AdamW with the codec `dynamic` is 134 instructions for 8 elements: 56 decode
+//! both states, 21 update, 57 encode both. Zen 3 starts six in a cycle, so 22 cycles are the least; it
+//! takes 48 in the cache: 12 to decode, 10 to update (the divider alone is busy for 8.4), 18 to encode, and
+//! 8 for where blocks of 256 begin and end. It is how many operations wait for others that counts
+//! (`format/grid.rs`): so lookups beside the divisions, which look free, cost 6 cycles instead, and
+//! decoding by broadcasts and blends or with wider loads of codes, or encoding two vectors at a time,
+//! changed nothing.
 
 use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;

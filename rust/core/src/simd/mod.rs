@@ -100,7 +100,8 @@ pub(crate) trait Kernel {
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Elements in a vector.
     const LANES: usize;
-    /// Whether codes are decoded just before they are used, and not for a block at once.
+    /// Whether codes are decoded just before they are used, and not for a block at once. Lookups can then
+    /// run while earlier updates wait for their divisions, if the processor's window is large enough.
     const DECODES_TURN_BY_TURN: bool = false;
     /// float32 lanes.
     type F32: Real;
