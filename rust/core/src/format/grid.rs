@@ -103,6 +103,8 @@ impl<G: Grid> Format for GridFormat<G> {
     }
 
     fn encode(&self, level: Level, mut block: EncodeBlock<'_>) {
+        // Passed on by reference: to copy what was written a moment ago would wait for its parts to reach
+        // the cache.
         let block = &mut block;
         match (block.signed, block.rounding) {
             (true, Rounding::Nearest) => level.run(Encode::<G, true, true>::new(block)),
