@@ -265,18 +265,30 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
         }
         if E::ROUNDED && !MEASURE {
             let first = elements.start / GROUP + 2 * turn;
-            for (group, (Aligned(values), param)) in new_params.iter().zip(param).enumerate() {
-                for at in 0..GROUP / S::LANES {
-                    let at = if S::LANES == 1 { opaque(at) } else { at };
-                    let value = E::Compute::load(simd, values, at);
-                    match &mut thresholds {
-                        Some(lanes) => {
-                            let threshold = lanes.next(first + group, at);
-                            E::store_stochastically(simd, value, threshold, param, at);
-                        }
-                        None => E::store(simd, value, param, at),
-                    }
+            store_rounded::<S, E>(simd, &new_params, first, &mut thresholds, param);
+        }
+    }
+}
+
+/// Writes the parameters of a turn, whose first group is group `first` of its block.
+#[inline(always)]
+fn store_rounded<S: Simd, E: Element>(
+    simd: S,
+    values: &Pair<E::Compute>,
+    first: usize,
+    thresholds: &mut Option<&mut ThresholdLanes<S>>,
+    params: &mut [[E; GROUP]; 2],
+) {
+    for (group, (Aligned(values), params)) in values.iter().zip(params).enumerate() {
+        for at in 0..GROUP / S::LANES {
+            let at = if S::LANES == 1 { opaque(at) } else { at };
+            let value = E::Compute::load(simd, values, at);
+            match thresholds {
+                Some(lanes) => {
+                    let threshold = lanes.next(first + group, at);
+                    E::store_stochastically(simd, value, threshold, params, at);
                 }
+                None => E::store(simd, value, params, at),
             }
         }
     }
