@@ -10,7 +10,7 @@ use crate::kernel::{BoundRule, Job, Pass};
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::pool;
-use crate::rule::{Part, RuleEntry};
+use crate::rules::{Part, RuleEntry};
 use crate::simd::Level;
 use crate::step::{Options, Outcome};
 use crate::tensor::Tensor;

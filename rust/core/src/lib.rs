@@ -4,13 +4,13 @@
 //!
 //! ```text
 //! error <- simd <- element <- rounding <- format <- block <- effect <-+
-//!        real <-+                            layout <-----------------+- update <- step <- kernel <- api
-//!             ^------------------------------------- rule <-----------+         -> plan, pool, alias, tensor
+//!        real <-+                            layout <-----------------+- update <- step <- kernel <- rules <- api
+//!             ^------------------------------------- rule <-----------+           -> plan, pool, alias, tensor
 //! ```
 //!
 //! - [`Layout`]: where blocks begin and end.
 //! - [`Codec`]: how a normalized value becomes a byte (`format/`).
-//! - `rule/`: each optimizer's formula, and nothing else; [`RULES`] lists them.
+//! - `rules/`: each optimizer's formula, and nothing else; [`RULES`] lists them.
 //! - `simd/`: the one interface to the instruction sets; [`Level`] is the one in use.
 //! - [`step()`], [`quantize()`], [`dequantize()`]: the calls. All tensors are checked before any is written.
 
@@ -28,6 +28,7 @@ pub mod pool;
 mod real;
 mod rounding;
 mod rule;
+mod rules;
 mod simd;
 mod step;
 mod tensor;
@@ -41,7 +42,8 @@ pub use element::Dtype;
 pub use error::{Error, Result};
 pub use format::{Codebook, Codec};
 pub use layout::{Layout, Shape};
-pub use rule::{Kind, Part, RULES, RuleEntry, State};
+pub use rule::{Kind, State};
+pub use rules::{Part, RULES, RuleEntry};
 pub use simd::Level;
 pub use step::Options;
 pub use tensor::{Name, Tensor};

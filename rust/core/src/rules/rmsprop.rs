@@ -1,8 +1,8 @@
 //! RMSprop (Tieleman and Hinton 2012, lecture 6.5), plain, centered (Graves 2013, arXiv 1308.0850,
 //! equations 38 to 45) and with momentum, as `torch.optim.RMSprop` defines them.
 
-use super::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 use crate::real::Real;
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 
 /// Variances below this share of the square are not trusted where averages are quantized: they are
 /// a difference of two numbers that are known to a hundredth.

@@ -1,8 +1,8 @@
 //! LAMB (You et al. 2020, arXiv 1904.00962, algorithm 2): Adam whose step in each tensor is as long
 //! as the tensor is large.
 
-use super::{Descent, Rule, SLOW_DECAY, State, average_square};
 use crate::real::Real;
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average_square};
 
 /// LAMB.
 #[derive(Clone, Copy)]

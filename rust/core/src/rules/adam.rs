@@ -1,8 +1,8 @@
 //! Adam (Kingma and Ba 2015, algorithm 1) and AdamW (Loshchilov and Hutter 2019, algorithm 2), as
 //! `torch.optim.Adam` and `torch.optim.AdamW` define them; AMSGrad (Reddi et al. 2018) too.
 
-use super::{Rule, SLOW_DECAY, State};
 use crate::real::Real;
+use crate::rule::{Rule, SLOW_DECAY, State};
 
 /// Adam; with weight decay in the gradient, or `DECOUPLED` from it as in AdamW.
 #[derive(Clone, Copy)]

@@ -1,8 +1,8 @@
 //! AdEMAMix (Pagliardini, Ablin, Grangier 2024, arXiv 2409.03137, section 3): AdamW with a second
 //! first moment that remembers for much longer.
 
-use super::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 use crate::real::Real;
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 
 /// AdEMAMix.
 #[derive(Clone, Copy)]

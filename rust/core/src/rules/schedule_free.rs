@@ -8,8 +8,8 @@
 //! y' = (1 - c) y + c z - rate (1 - beta1 (1 - c)) u
 //! ```
 
-use super::{Descent, Rule, State, average_square, lerp};
 use crate::real::Real;
+use crate::rule::{Descent, Rule, State, average_square, lerp};
 
 /// Schedule-Free AdamW.
 #[derive(Clone, Copy)]

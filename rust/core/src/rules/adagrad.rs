@@ -1,7 +1,7 @@
 //! Adagrad (Duchi, Hazan, Singer 2011), as `torch.optim.Adagrad` defines it.
 
-use super::{Descent, Rule, State};
 use crate::real::Real;
+use crate::rule::{Descent, Rule, State};
 
 /// Adagrad.
 #[derive(Clone, Copy)]

@@ -1,7 +1,7 @@
 //! Adadelta (Zeiler 2012, algorithm 1), as `torch.optim.Adadelta` defines it.
 
-use super::{Descent, Rule, State, average_square};
 use crate::real::Real;
+use crate::rule::{Descent, Rule, State, average_square};
 
 /// Adadelta.
 #[derive(Clone, Copy)]

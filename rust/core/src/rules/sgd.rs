@@ -1,8 +1,8 @@
 //! Stochastic gradient descent, as `torch.optim.SGD` defines it, and SGDW (Loshchilov and Hutter
 //! 2019, arXiv 1711.05101, algorithm 1) with the weight decay of AdamW.
 
-use super::{Descent, Rule, SLOW_DECAY, State};
 use crate::real::Real;
+use crate::rule::{Descent, Rule, SLOW_DECAY, State};
 
 /// SGD without momentum.
 #[derive(Clone, Copy)]

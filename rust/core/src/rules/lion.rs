@@ -1,7 +1,7 @@
 //! Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).
 
-use super::{Descent, Rule, SLOW_DECAY, State, average};
 use crate::real::Real;
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average};
 
 /// Lion.
 #[derive(Clone, Copy)]

@@ -1,7 +1,7 @@
 //! Adamax (Kingma and Ba 2015, algorithm 2), as `torch.optim.Adamax` defines it.
 
-use super::{Descent, Rule, SLOW_DECAY, State, average};
 use crate::real::Real;
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average};
 
 /// Adamax.
 #[derive(Clone, Copy)]

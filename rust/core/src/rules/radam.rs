@@ -1,7 +1,7 @@
 //! RAdam (Liu et al. 2020, arXiv 1908.03265, algorithm 2), as `torch.optim.RAdam` defines it.
 
-use super::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 use crate::real::Real;
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 
 /// RAdam.
 #[derive(Clone, Copy)]

@@ -1,8 +1,8 @@
 //! StableAdamW (Wortsman et al. 2023, arXiv 2304.13013, algorithm 2): AdamW whose steps in a tensor
 //! are shortened while its second moments lag behind its gradients.
 
-use super::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 use crate::real::Real;
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 
 /// StableAdamW.
 #[derive(Clone, Copy)]

@@ -2,8 +2,8 @@
 //! follows from the norms of the tensor and of its gradient.
 
 use super::sgd::Momentum;
-use super::{Descent, Rule, State};
 use crate::real::Real;
+use crate::rule::{Descent, Rule, State};
 
 /// LARS without momentum.
 #[derive(Clone, Copy)]

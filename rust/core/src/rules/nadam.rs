@@ -1,8 +1,8 @@
 //! NAdam (Dozat 2016, "Incorporating Nesterov Momentum into Adam"), as `torch.optim.NAdam` defines
 //! it.
 
-use super::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 use crate::real::Real;
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square};
 
 /// NAdam.
 #[derive(Clone, Copy)]

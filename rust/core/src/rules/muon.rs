@@ -1,8 +1,8 @@
 //! The momentum of Muon (Jordan 2024), as `torch.optim.Muon` defines it: what its optimizer then makes
 //! orthogonal and steps by, in Python, is written in place of the "parameter".
 
-use super::{Rule, SLOW_DECAY, State, lerp};
 use crate::real::Real;
+use crate::rule::{Rule, SLOW_DECAY, State, lerp};
 
 /// The momentum of Muon.
 #[derive(Clone, Copy)]
