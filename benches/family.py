@@ -35,6 +35,7 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "NAdam": {},
     "RAdam": {},
     "RMSprop": {"momentum": 0.9},
+    "Rprop": {},
     "ScheduleFreeAdamW": {},
     "SGD": {"momentum": 0.9},
     "SGDW": {"momentum": 0.9},

@@ -77,6 +77,8 @@ SETTINGS = {
     "NAdam": Setting(0.3, 3e-3),
     "RAdam": Setting(0.3, 0.01),
     "RMSprop": Setting(0.01, 1e-3, {"momentum": 0.9}),
+    # Small batches change the signs of gradients, and would shrink unbounded steps to nothing.
+    "Rprop": Setting(1e-3, 1e-3, {"step_sizes": (1e-3, 1e-2)}),
     "ScheduleFreeAdamW": Setting(0.3, 3e-3),
     "SGD": Setting(1, 0.1, {"momentum": 0.9}),
     "SGDW": Setting(1, 0.1, {"momentum": 0.9}),

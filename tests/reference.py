@@ -202,6 +202,16 @@ def stable_adamw(param, grad, states, step, h):
     return param - rate * m / (np.sqrt(v) + h["eps"]), {"exp_avg": m, "exp_avg_sq": v}
 
 
+def rprop(param, grad, states, step, h):
+    """Rprop, as torch documents it."""
+    param, grad = descent(param, grad, {**h, "weight_decay": 0.0})
+    onward = np.sign(grad * states["prev"])
+    factor = np.select([onward > 0, onward < 0], [h["eta_plus"], h["eta_minus"]], 1.0)
+    size = np.clip(states["step_size"] * factor, h["step_size_min"], h["step_size_max"])
+    grad = np.where(onward < 0, 0.0, grad)
+    return param - np.sign(grad) * size, {"prev": grad, "step_size": size}
+
+
 def schedule_free_adamw(param, grad, states, step, h):
     """Schedule-Free AdamW: Defazio et al. 2024, algorithm 1, with the weights of its code."""
     grad = -grad if h["maximize"] else grad

@@ -80,6 +80,7 @@ SPECS = [
     _spec("lion", "Lion", reference.lion, ("exp_avg",)),
     _spec("nadam", "NAdam", reference.nadam, ("exp_avg_sq",)),
     _spec("radam", "RAdam", reference.radam, ("exp_avg_sq",), betas=(0.9, 0.99)),
+    _spec("rprop", "Rprop", reference.rprop, ("step_size",)),
     _spec(
         "schedule_free_adamw",
         "ScheduleFreeAdamW",

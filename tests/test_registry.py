@@ -11,6 +11,7 @@ import optim8
 from benches import family, minimize
 from optim8 import _native
 from optim8.optim import Optim8Optimizer, Options
+from optim8.optim._base import _IN_TUPLES
 from specs import CLASSES, OWN_TESTS, SPECS, TORCH_CLASSES, by_rule
 
 
@@ -53,7 +54,7 @@ def test_class_selects_rule(spec):
     hyper = optimizer._hyper(rule, group)
     assert list(hyper) == _native.RULES[rule]["hyper"]
     # What is not in the group is 0: it had better be meant so.
-    derived = {"beta1", "beta2", "beta3", "decoupled_weight_decay", "grad_scale"}
+    derived = {*_IN_TUPLES, "decoupled_weight_decay", "grad_scale"}
     assert set(hyper) <= {*group, *derived}
 
 

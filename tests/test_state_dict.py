@@ -67,8 +67,8 @@ def assert_loaded(left, right):
     left, right = snapshot(left), snapshot(right)
     for groups in (left["groups"], right["groups"]):
         for group in groups:
-            if "betas" in group:
-                group["betas"] = tuple(group["betas"])
+            for name in {"betas", "etas", "step_sizes"} & group.keys():
+                group[name] = tuple(group[name])
     assert_same(left, right)
 
 

@@ -20,6 +20,7 @@ from optim8.optim.muon import Muon
 from optim8.optim.nadam import NAdam
 from optim8.optim.radam import RAdam
 from optim8.optim.rmsprop import RMSprop
+from optim8.optim.rprop import Rprop
 from optim8.optim.schedule_free import ScheduleFreeAdamW
 from optim8.optim.sgd import SGD, SGDW
 from optim8.optim.stable_adamw import StableAdamW
@@ -43,6 +44,7 @@ __all__ = [
     "Options",
     "RAdam",
     "RMSprop",
+    "Rprop",
     "ScheduleFreeAdamW",
     "StableAdamW",
     "convert",

@@ -51,8 +51,16 @@ except RuntimeError:  # torch 2.4, which takes one tensor
             torch.autograd.graph.increment_version(one)
 
 
-_BETAS = {"beta1": 0, "beta2": 1, "beta3": 2}
-"""Where hyperparameters of these names are in a group's `betas`."""
+_IN_TUPLES = {
+    "beta1": ("betas", 0),
+    "beta2": ("betas", 1),
+    "beta3": ("betas", 2),
+    "eta_minus": ("etas", 0),
+    "eta_plus": ("etas", 1),
+    "step_size_min": ("step_sizes", 0),
+    "step_size_max": ("step_sizes", 1),
+}
+"""Where in a group hyperparameters of these names are, as torch has several in one entry."""
 
 
 class Optim8Optimizer(Optimizer):
@@ -337,7 +345,8 @@ def dequantize_state(optimizer: Optim8Optimizer, param: Tensor) -> states.State:
 
 
 def _number(group: Group, name: str) -> float:
-    if name in _BETAS:
-        return float(group["betas"][_BETAS[name]])
+    if name in _IN_TUPLES:
+        entry, index = _IN_TUPLES[name]
+        return float(group[entry][index])
     value = group.get(name)
     return 0.0 if value is None else float(value)

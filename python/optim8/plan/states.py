@@ -33,6 +33,7 @@ TORCH_COUNTS_STEPS = {
     "nadam": True,
     "radam": True,
     "rmsprop": True,
+    "rprop": True,
     "sgd": False,
 }
 

@@ -25,8 +25,27 @@ pub(crate) trait Real:
     /// The magnitude: the sign bit cleared.
     fn abs(self) -> Self;
 
+    /// `self` where `test > 0`, otherwise 0; so 0 where `test` is NaN.
+    fn where_positive(self, test: Self) -> Self;
+
+    /// `-self`; of zeros, +0.
+    #[inline(always)]
+    fn negated(self) -> Self {
+        self.like(0.0) - self
+    }
+
+    /// `self` where it is less than `other`, otherwise `other`.
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        self.negated().max(other.negated()).negated()
+    }
+
     /// 1 for positive numbers, -1 for negative ones, and 0 for zeros and NaN.
-    fn sign(self) -> Self;
+    #[inline(always)]
+    fn sign(self) -> Self {
+        let one = self.like(1.0);
+        one.where_positive(self) - one.where_positive(self.negated())
+    }
 }
 
 /// Implements [`Real`] for a primitive float.
@@ -58,9 +77,8 @@ macro_rules! real_primitive {
                 <$float>::abs(self)
             }
             #[inline(always)]
-            fn sign(self) -> Self {
-                let [up, down] = [self > 0.0, self < 0.0].map(|is| if is { 1.0 } else { 0.0 });
-                up - down
+            fn where_positive(self, test: Self) -> Self {
+                if test > 0.0 { self } else { 0.0 }
             }
         }
     };

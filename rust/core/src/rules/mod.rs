@@ -14,6 +14,7 @@ mod muon;
 mod nadam;
 mod radam;
 mod rmsprop;
+mod rprop;
 mod schedule_free;
 mod sgd;
 mod stable_adamw;
@@ -113,6 +114,7 @@ pub static RULES: &[RuleEntry] = &[
     RuleEntry::new::<rmsprop::RmsPropMomentum, 2>("rmsprop_momentum"),
     RuleEntry::new::<rmsprop::RmsPropCentered, 2>("rmsprop_centered"),
     RuleEntry::new::<rmsprop::RmsPropCenteredMomentum, 3>("rmsprop_centered_momentum"),
+    RuleEntry::new::<rprop::Rprop, 2>("rprop"),
     RuleEntry::new::<schedule_free::ScheduleFree, 2>("schedule_free_adamw"),
     RuleEntry::new::<sgd::Sgd, 0>("sgd"),
     RuleEntry::new::<sgd::SgdMomentum, 1>("sgd_momentum"),

@@ -87,12 +87,10 @@ impl Real for F32x8 {
         Self(avx2!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0)))
     }
     #[inline(always)]
-    fn sign(self) -> Self {
+    fn where_positive(self, test: Self) -> Self {
         Self(avx2!({
-            let (zero, one) = (_mm256_setzero_ps(), _mm256_set1_ps(1.0));
-            let up = _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self.0, zero), one);
-            let down = _mm256_and_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(self.0, zero), one);
-            _mm256_sub_ps(up, down)
+            let positive = _mm256_cmp_ps::<_CMP_GT_OQ>(test.0, _mm256_setzero_ps());
+            _mm256_and_ps(positive, self.0)
         }))
     }
 }

@@ -82,13 +82,10 @@ impl Real for F32x16 {
         Self(avx512!(_mm512_abs_ps(self.0)))
     }
     #[inline(always)]
-    fn sign(self) -> Self {
+    fn where_positive(self, test: Self) -> Self {
         Self(avx512!({
-            let zero = _mm512_setzero_ps();
-            let up = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, zero);
-            let down = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, zero);
-            let sign = _mm512_maskz_mov_ps(up, _mm512_set1_ps(1.0));
-            _mm512_mask_mov_ps(sign, down, _mm512_set1_ps(-1.0))
+            let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(test.0, _mm512_setzero_ps());
+            _mm512_maskz_mov_ps(positive, self.0)
         }))
     }
 }

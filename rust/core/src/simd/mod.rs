@@ -293,9 +293,9 @@ impl<const N: usize> Real for F64Lanes<N> {
         self
     }
     #[inline(always)]
-    fn sign(mut self) -> Self {
-        for lane in &mut self.0 {
-            *lane = lane.sign();
+    fn where_positive(mut self, test: Self) -> Self {
+        for lane in 0..N {
+            self.0[lane] = self.0[lane].where_positive(test.0[lane]);
         }
         self
     }

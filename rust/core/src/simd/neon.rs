@@ -85,13 +85,8 @@ impl Real for F32x4 {
         Self(neon!(vabsq_f32(self.0)))
     }
     #[inline(always)]
-    fn sign(self) -> Self {
-        Self(neon!({
-            let (zero, one) = (vdupq_n_f32(0.0), vdupq_n_f32(1.0));
-            let up = vbslq_f32(vcgtzq_f32(self.0), one, zero);
-            let down = vbslq_f32(vcltzq_f32(self.0), one, zero);
-            vsubq_f32(up, down)
-        }))
+    fn where_positive(self, test: Self) -> Self {
+        Self(neon!(vbslq_f32(vcgtzq_f32(test.0), self.0, vdupq_n_f32(0.0))))
     }
 }
 

@@ -77,7 +77,7 @@ struct Battery {
 }
 
 /// The operations of the battery.
-const N_OPERATIONS: usize = 41;
+const N_OPERATIONS: usize = 42;
 
 impl Kernel for Battery {
     type Output = Output;
@@ -160,7 +160,7 @@ impl Kernel for Battery {
                 }
                 34 => x,
                 35 => float(x.sign()),
-                36 => simd.narrow(d.sign() + e.abs()),
+                36 => simd.narrow(d.where_positive(e) + e.abs()),
                 37 => simd.load(&decoded[1].0, at),
                 38 => {
                     simd.store_i32(p, &mut stored, at);
@@ -168,6 +168,7 @@ impl Kernel for Battery {
                 }
                 39 => int(simd.select_nan(x, p, q)),
                 40 => simd.max_abs(in_range(simd, x), in_range(simd, y).abs()),
+                41 => float(x.where_positive(y)),
                 _ => unreachable!("no such operation"),
             };
             simd.store(result, &mut lanes.0, at);

@@ -1,0 +1,49 @@
+//! Rprop (Riedmiller and Braun 1993), as `torch.optim.Rprop` defines it.
+
+use crate::real::Real;
+use crate::rule::{Rule, State};
+
+/// Rprop.
+#[derive(Clone, Copy)]
+pub(super) struct Rprop {
+    eta_minus: f64,
+    eta_plus: f64,
+    step_size_min: f64,
+    step_size_max: f64,
+    /// 1, or -1 to maximize.
+    direction: f64,
+}
+
+impl Rule<2> for Rprop {
+    const STATES: [State; 2] = [State::signed("prev"), State::unsigned("step_size")];
+    const HYPER: &'static [&'static str] =
+        &["eta_minus", "eta_plus", "step_size_min", "step_size_max", "maximize"];
+
+    fn new(hyper: &[f64], _step: f64) -> Self {
+        let &[eta_minus, eta_plus, step_size_min, step_size_max, maximize] = hyper else {
+            unreachable!("the number of hyperparameters has been checked")
+        };
+        let direction = if maximize == 0.0 { 1.0 } else { -1.0 };
+        Self { eta_minus, eta_plus, step_size_min, step_size_max, direction }
+    }
+
+    // A step size grows by a fifth, and the grid is coarser than that far below a block's largest.
+    fn slow(&self) -> [bool; 2] {
+        [false, true]
+    }
+
+    #[inline(always)]
+    fn update<T: Real>(&self, param: T, grad: T, [prev, step_size]: [T; 2]) -> (T, [T; 2]) {
+        let grad = grad * grad.like(self.direction);
+        let (onward, one) = (grad * prev, grad.like(1.0));
+        // Only one of the three is not zero, so their sum is exact.
+        let grow = one.like(self.eta_plus).where_positive(onward);
+        let shrink = one.like(self.eta_minus).where_positive(onward.negated());
+        let stay = one - onward.sign().abs();
+        let size = (step_size * (grow + shrink + stay)).max(one.like(self.step_size_min));
+        let size = size.min(one.like(self.step_size_max));
+        // Where the sign has changed, the step went too far, and there is none this time.
+        let grad = grad.where_positive(one - one.where_positive(onward.negated()));
+        (grad.sign().mul_add(size.negated(), param), [grad, size])
+    }
+}
