@@ -16,6 +16,8 @@ with warnings.catch_warnings():
 
 DB = {info.optim_cls.__name__: info for info in common_optimizers.optim_db}
 pytestmark = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch before 2.9")
+# Before 2.15, the iterations normalize a momentum in bfloat16 itself where there is no nesterov.
+COPIES_MOMENTUM = torch.__version__ >= "2.15"
 SHAPES = [(70, 90), (90, 64), (50, 3)]
 
 
@@ -43,6 +45,8 @@ def inputs():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_full_states_give_torchs_results(dtype):
     for kwargs in inputs():
+        if dtype == torch.bfloat16 and not kwargs.get("nesterov", True) and not COPIES_MOMENTUM:
+            continue
         _, _, found = run(optim8.Muon, dtype, **kwargs, state_bits=32)
         _, _, expected = run(torch.optim.Muon, dtype, **kwargs)
         # The iterations round to bfloat16, and may round a last bit of the momentum otherwise; a
