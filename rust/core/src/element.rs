@@ -57,7 +57,7 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     /// The type in which formulas are computed.
     type Compute: Compute;
     /// Whether it is narrower than that type, so that writing it is a computation of its own.
-    const ROUNDED: bool = false;
+    const ROUNDED: bool = size_of::<Self>() < size_of::<Self::Compute>();
     /// The vector `at` of a group, exactly.
     fn load<S: Simd>(simd: S, from: &[Self; GROUP], at: usize) -> Lanes<Self, S>;
     /// Writes the vector `at` of a group, rounded to nearest even.
@@ -159,7 +159,6 @@ impl Compute for f64 {
 
 impl Element for bf16 {
     type Compute = f32;
-    const ROUNDED: bool = true;
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &[bf16; GROUP], at: usize) -> S::F32 {
         simd.with_bits(simd.load_high(group_bits(from), at))
@@ -202,7 +201,6 @@ impl Element for bf16 {
 
 impl Element for f16 {
     type Compute = f32;
-    const ROUNDED: bool = true;
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &[f16; GROUP], at: usize) -> S::F32 {
         simd.load_f16(group_bits(from), at)

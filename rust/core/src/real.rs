@@ -22,6 +22,9 @@ pub(crate) trait Real:
     /// `self` where it is greater than `other`, otherwise `other`; so a NaN in either gives `other`.
     fn max(self, other: Self) -> Self;
 
+    /// `self` where it is less than `other`, otherwise `other`; so a NaN in either gives `other`.
+    fn min(self, other: Self) -> Self;
+
     /// The magnitude: the sign bit cleared.
     fn abs(self) -> Self;
 
@@ -32,12 +35,6 @@ pub(crate) trait Real:
     #[inline(always)]
     fn negated(self) -> Self {
         self.like(0.0) - self
-    }
-
-    /// `self` where it is less than `other`, otherwise `other`.
-    #[inline(always)]
-    fn min(self, other: Self) -> Self {
-        self.negated().max(other.negated()).negated()
     }
 
     /// 1 for positive numbers, -1 for negative ones, and 0 for zeros and NaN.
@@ -71,6 +68,10 @@ macro_rules! real_primitive {
             #[inline(always)]
             fn max(self, other: Self) -> Self {
                 if self > other { self } else { other }
+            }
+            #[inline(always)]
+            fn min(self, other: Self) -> Self {
+                if self < other { self } else { other }
             }
             #[inline(always)]
             fn abs(self) -> Self {

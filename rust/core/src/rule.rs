@@ -91,6 +91,11 @@ pub(crate) trait Rule<const N: usize>: Copy + Send + Sync + 'static {
 /// First moments with a decay of at least this move too slowly to be rounded to nearest.
 pub(crate) const SLOW_DECAY: f64 = 0.99;
 
+/// What to multiply a gradient by: 1, or -1 to maximize.
+pub(crate) fn direction(maximize: f64) -> f64 {
+    if maximize == 0.0 { 1.0 } else { -1.0 }
+}
+
 /// What most rules begin with: the gradient to descend, and weight decay.
 #[derive(Clone, Copy)]
 pub(crate) struct Descent {
@@ -105,7 +110,7 @@ pub(crate) struct Descent {
 impl Descent {
     pub(crate) fn new(lr: f64, weight_decay: f64, decoupled: bool, maximize: f64) -> Self {
         Self {
-            direction: if maximize == 0.0 { 1.0 } else { -1.0 },
+            direction: direction(maximize),
             coupled: if decoupled { 0.0 } else { weight_decay },
             shrink: if decoupled { 1.0 - lr * weight_decay } else { 1.0 },
         }

@@ -20,7 +20,7 @@ use crate::block::magnitude_bits;
 use crate::element::{Compute, Element, Lanes};
 use crate::rounding::ThresholdLanes;
 use crate::rule::{Kind, Rule};
-use crate::simd::{Aligned, GROUP, PAIR, Pair, Simd, Table, opaque, pairs, pairs_mut};
+use crate::simd::{Aligned, GROUP, PAIR, Pair, Simd, Table, pairs, pairs_mut, vectors};
 use core::ops::Range;
 
 /// How far ahead memory is asked for, in elements.
@@ -204,9 +204,7 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
             // What follows the elements of a tail must not count.
             let n_count = elements.end.saturating_sub(start);
             let sums_before = (MEASURE && n_count < GROUP).then_some(*sums);
-            for at in 0..GROUP / S::LANES {
-                // Unrolled and vectorized, the scalar kernels would be most of the library.
-                let at = if S::LANES == 1 { opaque(at) } else { at };
+            for at in vectors::<S>() {
                 let old_param = E::load(simd, &param[group], at);
                 let mut old: [Lanes<E, S>; N] = [old_param; N];
                 for_each_state!(i of N {
@@ -280,8 +278,7 @@ fn store_rounded<S: Simd, E: Element>(
     params: &mut [[E; GROUP]; 2],
 ) {
     for (group, (Aligned(values), params)) in values.iter().zip(params).enumerate() {
-        for at in 0..GROUP / S::LANES {
-            let at = if S::LANES == 1 { opaque(at) } else { at };
+        for at in vectors::<S>() {
             let value = E::Compute::load(simd, values, at);
             match thresholds {
                 Some(lanes) => {

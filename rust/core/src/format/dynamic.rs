@@ -40,6 +40,11 @@ mod tables;
 #[derive(Clone, Copy)]
 pub(super) struct Dynamic;
 
+/// Level 1.
+const fn smallest(signed: bool) -> f32 {
+    f32::from_bits(if signed { tables::SIGNED[128] } else { tables::UNSIGNED[1] })
+}
+
 /// The constants of eight cells, at the index that the low three bits of a cell's number give.
 ///
 /// For [`Grid::position`], r is in units of 2^-23, and E is so too. For [`Grid::nearest`] r is in
@@ -65,6 +70,11 @@ pub(super) struct Cells {
 /// a constant, to the nearest integer.
 const fn number_of_decade_5(signed: bool) -> i32 {
     if signed { 35 } else { 34 }
+}
+
+/// What a level is in the units of r; a power of two, so that nothing is rounded by it.
+const fn unit(nearest: bool) -> f64 {
+    if nearest { 1.0 } else { ONE }
 }
 
 /// The float next to `value` on the side of zero. Rounded to nearest instead, the origins of lines would
@@ -93,10 +103,9 @@ pub(super) struct Lines<S: Simd> {
 
 impl Cells {
     const fn new(signed: bool, nearest: bool) -> Self {
-        let unit = if nearest { 1.0 } else { ONE };
+        let unit = unit(nearest);
         let last = f32::from_bits(if signed { tables::SIGNED[254] } else { tables::UNSIGNED[254] });
-        let smallest =
-            f32::from_bits(if signed { tables::SIGNED[128] } else { tables::UNSIGNED[1] });
+        let smallest = smallest(signed);
         let top = number_of_decade_5(signed);
         let mut cells = Self {
             slope: [0.0; 8],
@@ -113,8 +122,8 @@ impl Cells {
             let n = (if signed { 1 << k } else { 2 << k }) as f64;
             let d_top = 10.0 * n / 9.0;
             let at = (top - 5 + k) as usize;
-            let origin = toward_zero(-(d_top + 0.5) * unit);
-            cells.set(at, d_top * power * unit, origin, 2 * n as i32, nearest);
+            let origin = toward_zero(-(d_top + 0.5));
+            cells.set(at, d_top * power, origin, 2 * n as i32, nearest);
             power /= 10.0;
             k += 1;
         }
@@ -122,17 +131,17 @@ impl Cells {
         let slope = 1.0 / (1.0 - last as f64);
         let (above, n_levels) = (top as usize + 1, if signed { 128 } else { 256 });
         let origin = -1.0 - slope * (1.0 - f32::EPSILON as f64 / 2.0);
-        cells.set(above, slope * unit, (origin * unit) as f32, n_levels + 1, nearest);
+        cells.set(above, slope, origin as f32, n_levels + 1, nearest);
         // From zero, at which w = -2, to level 1, at which w = -1.
         let (below, zero) = (top as usize - 6, if signed { 0 } else { 1 });
-        cells.set(below, unit / smallest as f64, (-2.0 * unit) as f32, zero + 2, nearest);
+        cells.set(below, 1.0 / smallest as f64, -2.0, zero + 2, nearest);
         cells
     }
 
     const fn set(&mut self, number: usize, slope: f64, origin: f32, level: i32, nearest: bool) {
-        let at = number % 8;
-        self.slope[at] = slope as f32;
-        self.origin[at] = origin;
+        let (at, unit) = (number % 8, unit(nearest) as f32);
+        self.slope[at] = slope as f32 * unit;
+        self.origin[at] = origin * unit;
         self.level[at] = if nearest {
             (LARGE + level as f32).to_bits() as i32
         } else {
@@ -167,7 +176,7 @@ impl<S: Simd> Lines<S> {
             .mul_add(simd.lookup8(&cells.slope, number), simd.lookup8(&cells.origin, number));
         let gap = within.mul_add(self.gap.0, self.gap.1);
         let next = within.mul_add(self.next.0, self.next.1);
-        let r = simd.min(simd.min(within, gap), next);
+        let r = within.min(gap).min(next);
         (r, simd.lookup8_i32(&cells.level, number))
     }
 }
@@ -183,7 +192,7 @@ impl Grid for Dynamic {
 
     #[inline(always)]
     fn smallest(signed: bool) -> f32 {
-        f32::from_bits(if signed { tables::SIGNED[128] } else { tables::UNSIGNED[1] })
+        smallest(signed)
     }
 
     #[inline(always)]

@@ -24,7 +24,7 @@
 use super::{Codebook, EncodeBlock, Format};
 use crate::real::Real;
 use crate::rounding::{FRACTION_BITS, Rounding, ThresholdLanes, Thresholds};
-use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, opaque, pairs_mut};
+use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, opaque, pairs_mut, vectors};
 use core::marker::PhantomData;
 
 /// One, as the scale of a position.
@@ -173,11 +173,9 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
     #[inline(always)]
     fn encode(&mut self, pair: usize, values: &Pair<f32>, codes: &mut [[u8; GROUP]; 2]) {
         let simd = self.simd;
-        // As in the first pass: an unrolled loop of scalars is large and no faster.
-        let index = |at| if S::LANES == 1 { opaque(at) } else { at };
         let mut levels = [const { Aligned([0; GROUP]) }; 2];
         for (Aligned(values), Aligned(levels)) in values.iter().zip(&mut levels) {
-            for at in (0..GROUP / S::LANES).map(index) {
+            for at in vectors::<S>() {
                 let normalized = simd.load(values, at) * self.inverse;
                 let level = if NEAREST {
                     G::nearest::<S, SIGNED>(simd, &self.constants, normalized)
@@ -189,7 +187,7 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
             }
         }
         for (i, Aligned(levels)) in levels.iter_mut().enumerate() {
-            for at in (0..GROUP / S::LANES).map(index) {
+            for at in vectors::<S>() {
                 let mut level = simd.load_i32(levels, at);
                 let value = simd.load(&values[i].0, at);
                 if !NEAREST {

@@ -2,7 +2,7 @@
 //! `torch.optim.Adam` and `torch.optim.AdamW` define them; AMSGrad (Reddi et al. 2018) too.
 
 use crate::real::Real;
-use crate::rule::{Rule, SLOW_DECAY, State};
+use crate::rule::{Rule, SLOW_DECAY, State, direction};
 
 /// Adam; with weight decay in the gradient, or `DECOUPLED` from it as in AdamW.
 #[derive(Clone, Copy)]
@@ -63,7 +63,7 @@ impl<const DECOUPLED: bool> Rule<2> for Adam<DECOUPLED> {
             shrink: 1.0 - lr * weight_decay,
             step_size: lr / (1.0 - beta1.powf(step)),
             debias2: 1.0 / (1.0 - beta2.powf(step)).sqrt(),
-            direction: if maximize == 0.0 { 1.0 } else { -1.0 },
+            direction: direction(maximize),
         }
     }
 

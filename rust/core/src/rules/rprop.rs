@@ -1,7 +1,7 @@
 //! Rprop (Riedmiller and Braun 1993), as `torch.optim.Rprop` defines it.
 
 use crate::real::Real;
-use crate::rule::{Rule, State};
+use crate::rule::{Rule, State, direction};
 
 /// Rprop.
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ impl Rule<2> for Rprop {
         let &[eta_minus, eta_plus, step_size_min, step_size_max, maximize] = hyper else {
             unreachable!("the number of hyperparameters has been checked")
         };
-        let direction = if maximize == 0.0 { 1.0 } else { -1.0 };
+        let direction = direction(maximize);
         Self { eta_minus, eta_plus, step_size_min, step_size_max, direction }
     }
 
@@ -36,14 +36,14 @@ impl Rule<2> for Rprop {
     fn update<T: Real>(&self, param: T, grad: T, [prev, step_size]: [T; 2]) -> (T, [T; 2]) {
         let grad = grad * grad.like(self.direction);
         let (onward, one) = (grad * prev, grad.like(1.0));
+        let (went_on, turned) = (one.where_positive(onward), one.where_positive(onward.negated()));
+        let stayed = one - went_on - turned;
         // Only one of the three is not zero, so their sum is exact.
-        let grow = one.like(self.eta_plus).where_positive(onward);
-        let shrink = one.like(self.eta_minus).where_positive(onward.negated());
-        let stay = one - onward.sign().abs();
-        let size = (step_size * (grow + shrink + stay)).max(one.like(self.step_size_min));
+        let (grow, shrink) = (one.like(self.eta_plus) * went_on, one.like(self.eta_minus) * turned);
+        let size = (step_size * (grow + shrink + stayed)).max(one.like(self.step_size_min));
         let size = size.min(one.like(self.step_size_max));
         // Where the sign has changed, the step went too far, and there is none this time.
-        let grad = grad.where_positive(one - one.where_positive(onward.negated()));
+        let grad = grad.where_positive(one - turned);
         (grad.sign().mul_add(size.negated(), param), [grad, size])
     }
 }

@@ -83,6 +83,10 @@ impl Real for F32x8 {
         Self(avx2!(_mm256_max_ps(self.0, other.0)))
     }
     #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self(avx2!(_mm256_min_ps(self.0, other.0)))
+    }
+    #[inline(always)]
     fn abs(self) -> Self {
         Self(avx2!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0)))
     }
@@ -285,10 +289,6 @@ impl Simd for Avx2 {
         })
     }
 
-    #[inline(always)]
-    fn min(self, a: F32x8, b: F32x8) -> F32x8 {
-        F32x8(avx2!(_mm256_min_ps(a.0, b.0)))
-    }
     #[inline(always)]
     fn max_abs(self, a: F32x8, b: F32x8) -> F32x8 {
         a.abs().max(b)

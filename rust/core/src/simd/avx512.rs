@@ -78,6 +78,10 @@ impl Real for F32x16 {
         Self(avx512!(_mm512_max_ps(self.0, other.0)))
     }
     #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self(avx512!(_mm512_min_ps(self.0, other.0)))
+    }
+    #[inline(always)]
     fn abs(self) -> Self {
         Self(avx512!(_mm512_abs_ps(self.0)))
     }
@@ -335,10 +339,6 @@ impl Simd for Avx512 {
         })
     }
 
-    #[inline(always)]
-    fn min(self, a: F32x16, b: F32x16) -> F32x16 {
-        F32x16(avx512!(_mm512_min_ps(a.0, b.0)))
-    }
     #[inline(always)]
     fn max_abs(self, a: F32x16, b: F32x16) -> F32x16 {
         // The larger magnitude of the two, without its sign.

@@ -86,6 +86,13 @@ impl Table {
     }
 }
 
+/// The indices of the vectors of a group, for loops whose body is large: if the compiler knew those of
+/// scalars, it would unroll and vectorize the scalar kernels, which would be most of the library.
+#[inline(always)]
+pub(crate) fn vectors<S: Simd>() -> impl Iterator<Item = usize> {
+    (0..GROUP / S::LANES).map(|at| if S::LANES == 1 { opaque(at) } else { at })
+}
+
 /// A computation that is to be compiled once for each instruction set.
 pub(crate) trait Kernel {
     /// What it returns.
@@ -164,8 +171,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     // ---- float32 lanes
 
-    /// `a` where it is less than `b`, otherwise `b`.
-    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `|a|` where it is greater than `b`, otherwise `b`; `a` must not be NaN, nor `b` negative.
     fn max_abs(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The bits.
@@ -282,6 +287,13 @@ impl<const N: usize> Real for F64Lanes<N> {
     fn max(mut self, other: Self) -> Self {
         for lane in 0..N {
             self.0[lane] = Real::max(self.0[lane], other.0[lane]);
+        }
+        self
+    }
+    #[inline(always)]
+    fn min(mut self, other: Self) -> Self {
+        for lane in 0..N {
+            self.0[lane] = Real::min(self.0[lane], other.0[lane]);
         }
         self
     }

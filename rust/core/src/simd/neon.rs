@@ -81,6 +81,10 @@ impl Real for F32x4 {
         Self(neon!(vbslq_f32(vcgtq_f32(self.0, other.0), self.0, other.0)))
     }
     #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self(neon!(vbslq_f32(vcltq_f32(self.0, other.0), self.0, other.0)))
+    }
+    #[inline(always)]
     fn abs(self) -> Self {
         Self(neon!(vabsq_f32(self.0)))
     }
@@ -277,10 +281,6 @@ impl Simd for Neon {
         I32x4(neon!(vreinterpretq_s32_u8(self.lookup(table, index))))
     }
 
-    #[inline(always)]
-    fn min(self, a: F32x4, b: F32x4) -> F32x4 {
-        F32x4(neon!(vbslq_f32(vcltq_f32(a.0, b.0), a.0, b.0)))
-    }
     #[inline(always)]
     fn max_abs(self, a: F32x4, b: F32x4) -> F32x4 {
         a.abs().max(b)

@@ -102,10 +102,6 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn min(self, a: f32, b: f32) -> f32 {
-        if a < b { a } else { b }
-    }
-    #[inline(always)]
     fn max_abs(self, a: f32, b: f32) -> f32 {
         if a.abs() > b { a.abs() } else { b }
     }

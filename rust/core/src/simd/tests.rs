@@ -115,7 +115,7 @@ impl Kernel for Battery {
                 6 => float(x.max(y)),
                 7 => float(x.like(0.1)),
                 8 => float(x.abs()),
-                9 => float(simd.min(x, y)),
+                9 => float(x.min(y)),
                 10 => int(simd.round(in_range(simd, x))),
                 11 => int(simd.keep_where_greater(p, x, y)),
                 12 => int(simd.negate_by_sign(nonzero(simd, p, x), x)),
@@ -199,7 +199,7 @@ fn canonical(value: f32) -> u32 {
 /// Floats that fit an integer.
 #[inline(always)]
 fn in_range<S: Simd>(simd: S, value: S::F32) -> S::F32 {
-    let magnitude = simd.min(value.abs(), simd.splat(2_147_483_520.0));
+    let magnitude = value.abs().min(simd.splat(2_147_483_520.0));
     let sign = simd.and_i32(simd.bits(value), simd.splat_i32(i32::MIN));
     simd.with_bits(simd.xor_i32(simd.bits(magnitude), sign))
 }
@@ -292,6 +292,7 @@ fn f64_lanes_compute_lane_by_lane() {
     assert_eq!((a / b).0, [2.0, -0.5, 3.0]);
     assert_eq!(a.mul_add(b, b).0, [1.0, -4.0, 30.0]);
     assert_eq!(Real::max(a, b).0, [1.0, 4.0, 9.0]);
+    assert_eq!(Real::min(a, b).0, [0.5, -2.0, 3.0]);
     assert_eq!(a.abs().0, [1.0, 2.0, 9.0]);
     assert_eq!(a.sign().0, [1.0, -1.0, 1.0]);
     assert_eq!(b.like(0.1).0, [0.1; 3]);
