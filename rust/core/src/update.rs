@@ -8,9 +8,8 @@
 //!
 //! The long chain of an update ends with a square root and a division, and little else finds room in the
 //! processor's window while some of these wait. So they wait alone: codes are decoded before, a block at
-//! once, into where the fresh states will be (or two groups at once, where the window is large enough
-//! for both: [`Simd::DECODES_TURN_BY_TURN`]); and parameters of 16 bits are rounded after, two groups at
-//! once.
+//! once, into where the fresh states will be (two groups at once, beside the divisions before them, is
+//! slower on AVX2 and AVX-512 alike); and parameters of 16 bits are rounded after, two groups at once.
 //!
 //! A step is bound by memory once the arithmetic is fast, and then the processor's own prefetching
 //! of five to seven interleaved streams is not enough: asking for all of them a few blocks ahead was
@@ -182,8 +181,8 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
     E: Element,
 {
     let Part { param, grad, mut states } = part;
-    if QUANTIZED && !S::DECODES_TURN_BY_TURN {
-        decode::<S, R, E, N>(simd, &mut states, 0..param.len() / TURN);
+    if QUANTIZED {
+        decode::<S, R, E, N>(simd, &mut states);
     }
     for (turn, (param, grad)) in pairs_mut(param).iter_mut().zip(pairs(grad)).enumerate() {
         prefetch(simd, param);
@@ -195,9 +194,6 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
                 (_, true) => prefetch(simd, &pairs(states[i].codes)[turn]),
             }
         });
-        if QUANTIZED && S::DECODES_TURN_BY_TURN {
-            decode::<S, R, E, N>(simd, &mut states, turn..turn + 1);
-        }
         let mut new_params = [Aligned([E::Compute::default(); GROUP]); 2];
         for group in 0..2 {
             let start = elements.start + turn * TURN + group * GROUP;
@@ -291,9 +287,9 @@ fn store_rounded<S: Simd, E: Element>(
     }
 }
 
-/// Decodes the states of some turns into where the fresh ones will be.
+/// Decodes states into where the fresh ones will be.
 #[inline(always)]
-fn decode<S, R, E, const N: usize>(simd: S, states: &mut [StatePart<'_, E>; N], turns: Range<usize>)
+fn decode<S, R, E, const N: usize>(simd: S, states: &mut [StatePart<'_, E>; N])
 where
     S: Simd,
     R: Rule<N>,
@@ -302,8 +298,7 @@ where
     for_each_state!(i of N {
         let StatePart { table, scale, codes, fresh, .. } = &mut states[i];
         if R::STATES[i].kind != Kind::Copy {
-            let (codes, fresh) = (&pairs(codes)[turns.clone()], &mut fresh[turns.clone()]);
-            simd.decode(table, simd.splat(*scale), codes, fresh);
+            simd.decode(table, simd.splat(*scale), pairs(codes), fresh);
         }
     });
 }

@@ -157,7 +157,6 @@ impl Avx512 {
 
 impl Simd for Avx512 {
     const LANES: usize = 16;
-    const DECODES_TURN_BY_TURN: bool = true;
     type F32 = F32x16;
     type I32 = I32x16;
     type F64 = F64Lanes<16>;

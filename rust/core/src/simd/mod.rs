@@ -107,9 +107,6 @@ pub(crate) trait Kernel {
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Elements in a vector.
     const LANES: usize;
-    /// Whether codes are decoded just before they are used, and not for a block at once. Lookups can then
-    /// run while earlier updates wait for their divisions, if the processor's window is large enough.
-    const DECODES_TURN_BY_TURN: bool = false;
     /// float32 lanes.
     type F32: Real;
     /// 32-bit integer lanes; methods say whether they are read as signed.
@@ -153,7 +150,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     // ---- tables and codes
 
-    /// `table[code] * scale` for each code of pairs of groups; `to` has as many.
+    /// `table[code] * scale` for each code of pairs of groups; `to` has as many or more.
     fn decode(
         self,
         table: &Table,
