@@ -5,6 +5,7 @@
 //! interpreter is released while it does.
 
 mod error;
+mod known;
 mod quant;
 mod step;
 mod tensor;
@@ -15,11 +16,11 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
+    use super::known::Known;
+    #[pymodule_export]
     use super::quant::{PyCodec, dequantize, quantize, scales_shape};
     #[pymodule_export]
     use super::step::{check_step, step, step_lengths, sum_of_squares};
-    #[pymodule_export]
-    use super::tensor::Known;
 
     use super::*;
 

@@ -1,8 +1,9 @@
 //! The step: all tensors of all groups in one call.
 
 use crate::error::to_python;
+use crate::known::Known;
 use crate::quant::PyCodec;
-use crate::tensor::{Known, describe_all, glance};
+use crate::tensor::{describe_all, glance};
 use optim8_core::{Name, Options, RULES, RuleEntry, StepGroup, StepTensors};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -149,49 +150,51 @@ fn step_tensors(
     rows: &Bound<'_, PyList>,
     known: &Known,
 ) -> PyResult<Vec<StepTensors>> {
-    let (grads, others) = (PyList::empty(rows.py()), PyList::empty(rows.py()));
-    let mut indices = Vec::with_capacity(rows.len());
+    let py = rows.py();
+    let grads = PyList::empty(py);
+    // All tensors but the gradients, which are new at every step.
+    let mut others = vec![];
+    // The index of each parameter, and where its tensors begin among the others.
+    let mut params = Vec::with_capacity(rows.len());
     for row in rows.iter() {
         let mut row = row.cast::<PyTuple>()?.iter();
         let mut next = || row.next().ok_or_else(|| PyValueError::new_err("incomplete tensors"));
-        indices.push(next()?.extract::<u64>()?);
-        others.append(next()?)?;
+        params.push((next()?.extract::<u64>()?, others.len()));
+        others.push(next()?);
         grads.append(next()?)?;
-        row.try_for_each(|tensor| others.append(tensor))?;
+        others.extend(row);
     }
-    let name = |i: usize| Name::Of("gradient", indices[i], "");
-    let grads = describe_all(&grads, name)?;
-    let mut others = others.iter().zip(glance(&others)?);
-    let mut all = Vec::with_capacity(rows.len());
-    for ((row, index), grad) in rows.iter().zip(&indices).zip(grads) {
-        let n_states = row.len()?.saturating_sub(4 + rule.scalars.len());
-        let mut describe = |name| {
-            let (tensor, glance) = others.next().expect("one for each tensor of a row");
-            let described = known.describe(&tensor, glance, name)?;
-            if matches!(name, Name::Param(_)) && described.shape() != grad.shape() {
-                // A parameter may have been reshaped where it lies.
-                return known.describe(&tensor, None, name);
-            }
-            PyResult::Ok(described)
-        };
-        let param = describe(Name::Param(*index))?;
-        let scalars = core::iter::once(&"step")
-            .chain(rule.scalars)
-            .map(|name| describe(Name::Of(name, *index, "")))
-            .collect::<PyResult<_>>()?;
-        let states = state_names(rule, n_states, *index).map(describe).collect::<PyResult<_>>()?;
-        all.push(StepTensors { index: *index, param, grad, scalars, states, factor: 1.0 });
-    }
-    Ok(all)
+    let grads = describe_all(&grads, |i| Name::Of("gradient", params[i].0, ""))?;
+    let glances = glance(&PyList::new(py, &others)?)?;
+    let ends = params.iter().skip(1).map(|&(_, start)| start).chain([others.len()]);
+    let rows = params.iter().zip(ends).zip(grads);
+    rows.map(|((&(index, start), end), grad)| {
+        let n_scalars = 1 + rule.scalars.len();
+        let n_states = (end - start).saturating_sub(1 + n_scalars);
+        let names = || names(rule, n_states, index);
+        let (others, glances) = (&others[start..end], glances.as_ref().map(|all| &all[start..end]));
+        let mut tensors = known.describe(index, others, glances, names)?;
+        if tensors[0].shape() != grad.shape() {
+            // A parameter may have been reshaped where it lies.
+            tensors = known.learn(index, others, glances, names)?;
+        }
+        let mut tensors = tensors.into_iter();
+        let param = tensors.next().expect("a row has a parameter");
+        let scalars = tensors.by_ref().take(n_scalars).collect();
+        Ok(StepTensors { index, param, grad, scalars, states: tensors.collect(), factor: 1.0 })
+    })
+    .collect()
 }
 
-/// What the state tensors of a parameter are called. With another number of them than the rule has,
+/// What a parameter and its other tensors are called. With another number of states than the rule has,
 /// which one is which is not known; the core will refuse them.
-fn state_names(rule: &RuleEntry, n_states: usize, index: u64) -> impl Iterator<Item = Name> {
+fn names(rule: &RuleEntry, n_states: usize, index: u64) -> Vec<Name> {
     let quantized = n_states != rule.tensors(false).count();
-    let known = rule.tensors(quantized).map(|(state, part)| (state, part.suffix()));
-    known
-        .chain(core::iter::repeat(("surplus state", "")))
-        .take(n_states)
-        .map(move |(state, suffix)| Name::Of(state, index, suffix))
+    let scalars = core::iter::once(&"step").chain(rule.scalars).map(|&scalar| (scalar, ""));
+    let states = rule.tensors(quantized).map(|(state, part)| (state, part.suffix()));
+    let surplus = core::iter::repeat(("surplus state", ""));
+    let others = scalars.chain(states.chain(surplus).take(n_states));
+    core::iter::once(Name::Param(index))
+        .chain(others.map(|(what, suffix)| Name::Of(what, index, suffix)))
+        .collect()
 }

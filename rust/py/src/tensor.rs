@@ -2,22 +2,16 @@
 //!
 //! A tensor is described by asking it for six things. Each costs some 100 ns from Python and three
 //! times as much from here, for want of a fast call in the stable interface; DLPack costs a hundred
-//! times as much. So tensors are asked together, by Python's own `map`. And for parameters and
-//! states, of which every step sees the same ones, [`Known`] keeps what they answered, for as long
-//! as a tensor is the same object, at the same address and contiguous: with 1000 small tensors, the
-//! questions would cost more than the step.
+//! times as much. So tensors are asked together, by Python's own `map`; and those that were asked
+//! before are only glanced at (`known.rs`).
 
 use crate::error::to_python;
 use optim8_core::{Dtype, Name, Shape, Tensor};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
-use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The Python objects that tensors are asked and compared with.
 struct Torch {
@@ -90,16 +84,12 @@ impl Torch {
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Glance {
     address: usize,
-    is_contiguous: bool,
+    pub(crate) is_contiguous: bool,
 }
 
 /// Looks at many tensors; at none of them if one has no memory to look at.
-pub(crate) fn glance(tensors: &Bound<'_, PyList>) -> PyResult<Vec<Option<Glance>>> {
-    let glances = Torch::get(tensors.py())?.glance(tensors);
-    Ok(glances.map_or_else(
-        |_| vec![None; tensors.len()],
-        |glances| glances.into_iter().map(Some).collect(),
-    ))
+pub(crate) fn glance(tensors: &Bound<'_, PyList>) -> PyResult<Option<Vec<Glance>>> {
+    Ok(Torch::get(tensors.py())?.glance(tensors).ok())
 }
 
 /// Describes a torch tensor.
@@ -184,141 +174,4 @@ fn kind(
     let shape =
         shape.cast::<PyTuple>()?.iter().map(|len| len.extract()).collect::<PyResult<_>>()?;
     Ok((*dtype, shape))
-}
-
-/// What has been told of tensors that will be seen again: an optimizer's parameters and states.
-#[pyclass(frozen, module = "optim8._native")]
-#[derive(Default)]
-pub(crate) struct Known(Mutex<Entries>);
-
-#[derive(Default)]
-struct Entries {
-    /// By the address of the Python object, which the entry keeps alive and so unique.
-    by_object: HashMap<usize, Entry, BuildHasherDefault<AddressHasher>>,
-    /// Counts the steps.
-    step: u64,
-    /// Entries used in this step.
-    n_used: usize,
-}
-
-/// Hashes an address. Nobody chooses it to do harm, and the usual hash costs as much as the rest of
-/// the search.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("keys are addresses");
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        // Both ends of a hash are used; a product by the golden section is good at its upper one.
-        let product = (address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = product ^ (product >> 32);
-    }
-}
-
-struct Entry {
-    object: Py<PyAny>,
-    tensor: Tensor,
-    glance: Glance,
-    /// The step that used it last, if one has.
-    step: Option<u64>,
-}
-
-#[pymethods]
-impl Known {
-    /// Knows nothing yet.
-    #[new]
-    fn new() -> Self {
-        Self::default()
-    }
-
-    // A parameter may refer to its optimizer, by a hook say, so the collector has to see through.
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Ok(entries) = self.0.try_lock() else { return Ok(()) };
-        entries.by_object.values().try_for_each(|entry| visit.call(&entry.object))
-    }
-
-    fn __clear__(&self) {
-        let forgotten = core::mem::take(&mut self.lock().by_object);
-        drop(forgotten);
-    }
-}
-
-impl Known {
-    /// Describes a tensor; from memory, if a glance at it finds what it found before.
-    pub(crate) fn describe(
-        &self,
-        tensor: &Bound<'_, PyAny>,
-        glance: Option<Glance>,
-        name: Name,
-    ) -> PyResult<Tensor> {
-        if let Some(glance) = glance
-            && let Some(remembered) = self.lock().recall(tensor, glance)
-        {
-            return Ok(remembered);
-        }
-        // Calls into Python, which may let another thread in, are made without the lock.
-        let described = describe(tensor, name)?;
-        if let Some(glance) = glance
-            && glance.is_contiguous
-        {
-            let entry = Entry {
-                object: tensor.clone().unbind(),
-                tensor: described.clone(),
-                glance,
-                step: None,
-            };
-            let before = {
-                let mut entries = self.lock();
-                let before = entries.by_object.insert(tensor.as_ptr() as usize, entry);
-                entries.recall(tensor, glance);
-                before
-            };
-            drop(before);
-        }
-        Ok(described)
-    }
-
-    /// Ends a step: forgets tensors that it did not use, once they are the greater part.
-    pub(crate) fn end_step(&self) {
-        let forgotten: Vec<Entry> = {
-            let mut entries = self.lock();
-            let (step, n_used) = (entries.step, entries.n_used);
-            entries.step += 1;
-            entries.n_used = 0;
-            if entries.by_object.len() <= 2 * n_used {
-                return;
-            }
-            let stale = |_: &usize, entry: &mut Entry| entry.step != Some(step);
-            entries.by_object.extract_if(stale).map(|(_, entry)| entry).collect()
-        };
-        // The last references to tensors may go here, and with them code of theirs may run.
-        drop(forgotten);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Entries {
-    /// What is known of a tensor, if it looks as it did.
-    fn recall(&mut self, tensor: &Bound<'_, PyAny>, glance: Glance) -> Option<Tensor> {
-        let step = self.step;
-        let entry = self.by_object.get_mut(&(tensor.as_ptr() as usize))?;
-        if entry.glance != glance {
-            return None;
-        }
-        if entry.step != Some(step) {
-            entry.step = Some(step);
-            self.n_used += 1;
-        }
-        Some(entry.tensor.clone())
-    }
 }

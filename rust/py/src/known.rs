@@ -1,0 +1,153 @@
+//! What has been told of tensors that every step sees again: an optimizer's parameters and states.
+//!
+//! With 1000 small tensors, asking them for all that a description needs would cost more than the
+//! step. So [`Known`] keeps the descriptions of a parameter and its states for as long as they are
+//! the same objects, at the same addresses and contiguous; by parameter, and not by tensor, because
+//! one search for seven tensors takes less time than seven.
+
+use crate::tensor::{Glance, describe_all};
+use optim8_core::{Name, Tensor};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The tensors of parameters, as they were at their last step.
+#[pyclass(frozen, module = "optim8._native")]
+#[derive(Default)]
+pub(crate) struct Known(Mutex<Entries>);
+
+#[derive(Default)]
+struct Entries {
+    /// By the parameter's index in its optimizer.
+    by_index: HashMap<u64, Entry>,
+    /// Counts the steps.
+    step: u64,
+    /// Entries used in this step.
+    n_used: usize,
+}
+
+/// A parameter and its states.
+struct Entry {
+    /// Kept alive by the entry, so that no other object can be where they are.
+    objects: Vec<Py<PyAny>>,
+    glances: Vec<Glance>,
+    tensors: Vec<Tensor>,
+    /// The step that used it last, if one has.
+    step: Option<u64>,
+}
+
+#[pymethods]
+impl Known {
+    /// Knows nothing yet.
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    // A parameter may refer to its optimizer, by a hook say, so the collector has to see through.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(entries) = self.0.try_lock() else { return Ok(()) };
+        let mut objects = entries.by_index.values().flat_map(|entry| &entry.objects);
+        objects.try_for_each(|object| visit.call(object))
+    }
+
+    fn __clear__(&self) {
+        let forgotten = core::mem::take(&mut self.lock().by_index);
+        drop(forgotten);
+    }
+}
+
+impl Known {
+    /// Describes the tensors of a parameter; from memory, if a glance at them finds what it found
+    /// before.
+    pub(crate) fn describe(
+        &self,
+        index: u64,
+        tensors: &[Bound<'_, PyAny>],
+        glances: Option<&[Glance]>,
+        names: impl Fn() -> Vec<Name>,
+    ) -> PyResult<Vec<Tensor>> {
+        if let Some(glances) = glances
+            && let Some(remembered) = self.lock().recall(index, tensors, glances)
+        {
+            return Ok(remembered);
+        }
+        self.learn(index, tensors, glances, names)
+    }
+
+    /// As [`Known::describe`], but never from memory.
+    pub(crate) fn learn(
+        &self,
+        index: u64,
+        tensors: &[Bound<'_, PyAny>],
+        glances: Option<&[Glance]>,
+        names: impl Fn() -> Vec<Name>,
+    ) -> PyResult<Vec<Tensor>> {
+        let Some(first) = tensors.first() else { return Ok(vec![]) };
+        let names = names();
+        // Calls into Python, which may let another thread in, are made without the lock.
+        let described = describe_all(&PyList::new(first.py(), tensors)?, |i| names[i])?;
+        if let Some(glances) = glances
+            && glances.iter().all(|glance| glance.is_contiguous)
+        {
+            let entry = Entry {
+                objects: tensors.iter().map(|tensor| tensor.clone().unbind()).collect(),
+                glances: glances.to_vec(),
+                tensors: described.clone(),
+                step: None,
+            };
+            let before = {
+                let mut entries = self.lock();
+                let before = entries.by_index.insert(index, entry);
+                entries.recall(index, tensors, glances);
+                before
+            };
+            // The last references to tensors may go here, and with them code of theirs may run.
+            drop(before);
+        }
+        Ok(described)
+    }
+
+    /// Ends a step: forgets parameters that it did not use, once they are the greater part.
+    pub(crate) fn end_step(&self) {
+        let forgotten: Vec<Entry> = {
+            let mut entries = self.lock();
+            let (step, n_used) = (entries.step, entries.n_used);
+            entries.step += 1;
+            entries.n_used = 0;
+            if entries.by_index.len() <= 2 * n_used {
+                return;
+            }
+            let stale = |_: &u64, entry: &mut Entry| entry.step != Some(step);
+            entries.by_index.extract_if(stale).map(|(_, entry)| entry).collect()
+        };
+        drop(forgotten); // without the lock, as above
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    /// What is known of the tensors of a parameter, if they look as they did.
+    fn recall(
+        &mut self,
+        index: u64,
+        tensors: &[Bound<'_, PyAny>],
+        glances: &[Glance],
+    ) -> Option<Vec<Tensor>> {
+        let entry = self.by_index.get_mut(&index)?;
+        let kept = entry.objects.iter().map(Py::as_ptr);
+        if !kept.eq(tensors.iter().map(Bound::as_ptr)) || entry.glances != glances {
+            return None;
+        }
+        if entry.step != Some(self.step) {
+            entry.step = Some(self.step);
+            self.n_used += 1;
+        }
+        Some(entry.tensors.clone())
+    }
+}
