@@ -331,7 +331,7 @@ fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize
     let level = Level::best()?;
     run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
         let elements = layout.elements(blocks.clone());
-        let mut scratch = Scratch::new(layout.block_size());
+        let mut memory = Scratch::memory(1, layout.block_size());
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
         // blocks, and codes and scales share memory with nothing.
         unsafe {
@@ -346,7 +346,7 @@ fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize
                         signed: call.signed,
                         values: &values[range.clone()],
                         codes: &mut codes[range],
-                        scratch: &mut scratch,
+                        scratch: Scratch::new(&mut memory),
                     });
                 }
             });

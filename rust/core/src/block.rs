@@ -8,14 +8,28 @@ use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Table, pairs}
 
 /// The fresh values of one block in float32, on their way to becoming codes. It stays in the cache:
 /// this is the only place where a state exists in full precision.
-pub(crate) struct Scratch {
-    pairs: Vec<Pair<f32>>,
+pub(crate) struct Scratch<'a> {
+    pairs: &'a mut [Pair<f32>],
 }
 
-impl Scratch {
-    /// Room for a block of this size.
-    pub(crate) fn new(block_size: usize) -> Self {
-        Self { pairs: vec![[Aligned([0.0; GROUP]); 2]; block_size.div_ceil(PAIR)] }
+impl<'a> Scratch<'a> {
+    /// Memory for this many of them, for blocks of this size. It is in one piece: to get some for each of
+    /// a rule's states would take longer than to step a small tensor.
+    pub(crate) fn memory(count: usize, block_size: usize) -> Vec<Pair<f32>> {
+        vec![[Aligned([0.0; GROUP]); 2]; count * block_size.div_ceil(PAIR)]
+    }
+
+    /// The one for which this is the memory.
+    pub(crate) fn new(pairs: &'a mut [Pair<f32>]) -> Self {
+        Self { pairs }
+    }
+
+    /// All for which this is the memory.
+    pub(crate) fn each(
+        memory: &'a mut [Pair<f32>],
+        block_size: usize,
+    ) -> impl Iterator<Item = Self> {
+        memory.chunks_exact_mut(block_size.div_ceil(PAIR).max(1)).map(Self::new)
     }
 
     /// A group of values.
@@ -27,7 +41,7 @@ impl Scratch {
     /// All values.
     #[inline(always)]
     pub(crate) fn pairs_mut(&mut self) -> &mut [Pair<f32>] {
-        &mut self.pairs
+        self.pairs
     }
 
     /// Encodes the values of the block, as many as there are codes, and returns its scale.
@@ -62,7 +76,7 @@ impl Scratch {
                 *value = if lost { f32::MIN_POSITIVE.copysign(*value) } else { shifted };
             }
         }
-        let values = &self.pairs[..];
+        let values = &*self.pairs;
         codec.encode(level, EncodeBlock { values, inverse_scale, codes, signed, rounding });
         scale
     }
@@ -82,14 +96,14 @@ pub(crate) struct QuantizeBlock<'a, E> {
     pub(crate) signed: bool,
     pub(crate) values: &'a [E],
     pub(crate) codes: &'a mut [u8],
-    pub(crate) scratch: &'a mut Scratch,
+    pub(crate) scratch: Scratch<'a>,
 }
 
 impl<E: Element> Kernel for QuantizeBlock<'_, E> {
     type Output = f32;
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> f32 {
+    fn run<S: Simd>(mut self, simd: S) -> f32 {
         let mut peak = simd.splat_i32(0);
         let (whole, rest) = self.values.as_chunks::<GROUP>();
         for (group, values) in whole.iter().enumerate() {

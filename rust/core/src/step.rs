@@ -111,8 +111,10 @@ where
             tables[i] = codec.codebook(is_signed::<R, N>(i)).table();
         });
         let largest_block = self.layout.block_size().min(self.param.len());
-        let scratch = |_| Scratch::new(largest_block);
-        let mut fresh: [[Scratch; N]; 2] = [(); 2].map(|()| core::array::from_fn(scratch));
+        let mut memory = Scratch::memory(2 * N, largest_block);
+        let mut each = Scratch::each(&mut memory, largest_block);
+        let mut next = |_| each.next().expect("one for each state, twice");
+        let mut fresh: [[Scratch<'_>; N]; 2] = [(); 2].map(|()| core::array::from_fn(&mut next));
         let [now, before] = &mut fresh;
         // Of this block, and of the one before.
         let (mut now, mut before) = (now, before);
@@ -210,7 +212,7 @@ where
 {
     /// The second pass over a block.
     #[inline(always)]
-    fn encode(&mut self, fresh: &mut [Scratch; N], waiting: Waiting<N>) {
+    fn encode(&mut self, fresh: &mut [Scratch<'_>; N], waiting: Waiting<N>) {
         let Waiting { index, block, elements, peaks } = waiting;
         for (i, state) in self.states.iter_mut().enumerate() {
             if let StateBlocks::Quantized { codes, scales, stream } = state {

@@ -166,9 +166,15 @@ fn states_that_cannot_be_negative_become_zero_only_if_they_are() {
 
 fn quantize(level: Level, codec: &Codec, signed: bool, values: &[f32]) -> (Vec<u8>, f32) {
     let mut codes = vec![0; values.len()];
-    let mut scratch = Scratch::new(values.len());
-    let block =
-        QuantizeBlock { level, codec, signed, values, codes: &mut codes, scratch: &mut scratch };
+    let mut memory = Scratch::memory(1, values.len());
+    let block = QuantizeBlock {
+        level,
+        codec,
+        signed,
+        values,
+        codes: &mut codes,
+        scratch: Scratch::new(&mut memory),
+    };
     let scale = level.run(block);
     (codes, scale)
 }
