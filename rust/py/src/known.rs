@@ -60,35 +60,27 @@ impl Known {
 }
 
 impl Known {
-    /// Describes the tensors of a parameter; from memory, if a glance at them finds what it found
-    /// before.
+    /// Describes a parameter and its states, in this order; from memory, if a glance at them finds what
+    /// it found before and the parameter has the shape of its gradient (it may have been reshaped
+    /// where it lies).
     pub(crate) fn describe(
         &self,
         index: u64,
         tensors: &[Bound<'_, PyAny>],
         glances: Option<&[Glance]>,
-        names: impl Fn() -> Vec<Name>,
+        grad: &Tensor,
+        names: impl FnOnce() -> Vec<Name>,
     ) -> PyResult<Vec<Tensor>> {
         if let Some(glances) = glances
             && let Some(remembered) = self.lock().recall(index, tensors, glances)
+            && remembered[0].shape() == grad.shape()
         {
             return Ok(remembered);
         }
-        self.learn(index, tensors, glances, names)
-    }
-
-    /// As [`Known::describe`], but never from memory.
-    pub(crate) fn learn(
-        &self,
-        index: u64,
-        tensors: &[Bound<'_, PyAny>],
-        glances: Option<&[Glance]>,
-        names: impl Fn() -> Vec<Name>,
-    ) -> PyResult<Vec<Tensor>> {
-        let Some(first) = tensors.first() else { return Ok(vec![]) };
         let names = names();
         // Calls into Python, which may let another thread in, are made without the lock.
-        let described = describe_all(&PyList::new(first.py(), tensors)?, |i| names[i])?;
+        let described =
+            describe_all(&PyList::new(tensors[0].py(), tensors)?, |tensor| names[tensor])?;
         if let Some(glances) = glances
             && glances.iter().all(|glance| glance.is_contiguous)
         {

@@ -154,36 +154,31 @@ fn step_tensors(
     let grads = PyList::empty(py);
     // All tensors but the gradients, which are new at every step.
     let mut others = vec![];
-    // The index of each parameter, and where its tensors begin among the others.
+    // The index of each parameter, and which of them are its own.
     let mut params = Vec::with_capacity(rows.len());
     for row in rows.iter() {
         let mut row = row.cast::<PyTuple>()?.iter();
         let mut next = || row.next().ok_or_else(|| PyValueError::new_err("incomplete tensors"));
-        params.push((next()?.extract::<u64>()?, others.len()));
+        let (index, start) = (next()?.extract::<u64>()?, others.len());
         others.push(next()?);
         grads.append(next()?)?;
         others.extend(row);
+        params.push((index, start..others.len()));
     }
     let grads = describe_all(&grads, |i| Name::Of("gradient", params[i].0, ""))?;
     let glances = glance(&PyList::new(py, &others)?)?;
-    let ends = params.iter().skip(1).map(|&(_, start)| start).chain([others.len()]);
-    let rows = params.iter().zip(ends).zip(grads);
-    rows.map(|((&(index, start), end), grad)| {
+    let all = params.into_iter().zip(grads).map(|((index, own), grad)| {
         let n_scalars = 1 + rule.scalars.len();
-        let n_states = (end - start).saturating_sub(1 + n_scalars);
+        let n_states = own.len().saturating_sub(1 + n_scalars);
         let names = || names(rule, n_states, index);
-        let (others, glances) = (&others[start..end], glances.as_ref().map(|all| &all[start..end]));
-        let mut tensors = known.describe(index, others, glances, names)?;
-        if tensors[0].shape() != grad.shape() {
-            // A parameter may have been reshaped where it lies.
-            tensors = known.learn(index, others, glances, names)?;
-        }
+        let (tensors, glances) = (&others[own.clone()], glances.as_ref().map(|all| &all[own]));
+        let tensors = known.describe(index, tensors, glances, &grad, names)?;
         let mut tensors = tensors.into_iter();
         let param = tensors.next().expect("a row has a parameter");
         let scalars = tensors.by_ref().take(n_scalars).collect();
         Ok(StepTensors { index, param, grad, scalars, states: tensors.collect(), factor: 1.0 })
-    })
-    .collect()
+    });
+    all.collect()
 }
 
 /// What a parameter and its other tensors are called. With another number of states than the rule has,
