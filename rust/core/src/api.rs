@@ -9,7 +9,7 @@ use crate::format::Codec;
 use crate::kernel::{BoundRule, Job, Pass};
 use crate::layout::Layout;
 use crate::plan::Plan;
-use crate::pool;
+use crate::pool::{self, Threads};
 use crate::rules::{Part, RuleEntry};
 use crate::simd::Level;
 use crate::step::{Options, Outcome};
@@ -438,6 +438,6 @@ fn gather<T: Send + Sync>(
 }
 
 fn run_chunks(plan: &Plan, n_threads: usize, task: &(dyn Fn(usize) + Sync)) {
-    let n_threads = n_threads.min(plan.n_elements() / MIN_ELEMENTS_PER_THREAD);
-    pool::run(plan.n_chunks(), n_threads, task);
+    let worth = plan.n_elements() / MIN_ELEMENTS_PER_THREAD;
+    pool::run(plan.n_chunks(), Threads { allowed: n_threads, worth }, task);
 }

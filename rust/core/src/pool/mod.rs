@@ -6,7 +6,8 @@
 //! them. Elsewhere, and in a forked child, where no team survives, threads are spawned for the call.
 //!
 //! Tasks are taken from counters, one for each thread's own share of neighbouring tasks: a thread
-//! that is done helps with the others' shares, and a team smaller than asked for still finishes.
+//! that is done helps with the others' shares, and a team that is smaller or larger than the number of
+//! shares finishes too.
 
 #[cfg(unix)]
 mod openmp;
@@ -61,30 +62,42 @@ pub fn init() {
     openmp::remember_process();
 }
 
-/// Calls `task` with every number below `n_tasks`, on up to `n_threads` threads.
+/// How many threads there are for a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Threads {
+    /// Those that may run: torch's.
+    pub(crate) allowed: usize,
+    /// Those that have enough to do.
+    pub(crate) worth: usize,
+}
+
+/// Calls `task` with every number below `n_tasks`, on the threads that there are for it.
 ///
 /// # Panics
 ///
 /// With the panic of a task, after all threads are done.
-pub(crate) fn run(n_tasks: usize, n_threads: usize, task: &(dyn Fn(usize) + Sync)) {
-    let n_threads = n_threads.min(max_threads()).min(n_tasks).max(1);
-    let work = Work::new(n_tasks, n_threads, task);
-    if n_threads == 1 {
+pub(crate) fn run(n_tasks: usize, threads: Threads, task: &(dyn Fn(usize) + Sync)) {
+    let allowed = threads.allowed.min(max_threads());
+    let n_shares = threads.worth.min(allowed).min(n_tasks).max(1);
+    let work = Work::new(n_tasks, n_shares, task);
+    if n_shares == 1 {
         work.join();
     } else {
-        spread(&work, n_threads);
+        spread(&work, allowed);
     }
     work.finish();
 }
 
-fn spread(work: &Work<'_>, n_threads: usize) {
+fn spread(work: &Work<'_>, allowed: usize) {
     #[cfg(unix)]
     if let Some(team) = openmp::Team::find() {
-        team.run(n_threads, &|| work.join());
+        // All of it, always: libgomp ends threads that a smaller team has no use for, and starts new
+        // ones for torch's next region (pytorch issue 32008).
+        team.run(allowed, &|| work.join());
         return;
     }
     std::thread::scope(|scope| {
-        for _ in 1..n_threads {
+        for _ in 1..work.shares.len() {
             scope.spawn(|| work.join());
         }
         work.join();
@@ -157,10 +170,10 @@ mod tests {
 
     #[test]
     fn every_task_runs_once_for_any_number_of_threads() {
-        for n_threads in [1, 2, 5, 64] {
+        for (allowed, worth) in [(1, 1), (1, 5), (2, 2), (5, 2), (64, 0), (64, 64)] {
             for n_tasks in [0, 1, 2, 7, 1000] {
                 let counts: Vec<_> = (0..n_tasks).map(|_| AtomicUsize::new(0)).collect();
-                run(n_tasks, n_threads, &|task| {
+                run(n_tasks, Threads { allowed, worth }, &|task| {
                     counts[task].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
@@ -169,20 +182,23 @@ mod tests {
     }
 
     #[test]
-    fn a_smaller_team_finishes() {
-        let count = AtomicUsize::new(0);
-        let work_task = |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-        };
-        let work = Work::new(100, 4, &work_task);
-        work.join();
-        work.finish();
-        assert_eq!(count.into_inner(), 100);
+    fn a_smaller_or_larger_team_finishes() {
+        for n_joining in [1, 7] {
+            let count = AtomicUsize::new(0);
+            let work_task = |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            };
+            let work = Work::new(100, 4, &work_task);
+            (0..n_joining).for_each(|_| work.join());
+            work.finish();
+            assert_eq!(count.into_inner(), 100);
+        }
     }
 
     #[test]
     fn a_panic_reaches_the_caller_and_nobody_else() {
-        let panicked = catch_unwind(|| run(10, 2, &|task| assert!(task != 7, "task seven")));
+        let threads = Threads { allowed: 2, worth: 2 };
+        let panicked = catch_unwind(|| run(10, threads, &|task| assert!(task != 7, "task seven")));
         assert_eq!(panicked.unwrap_err().downcast_ref::<&str>(), Some(&"task seven"));
     }
 }
