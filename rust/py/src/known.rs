@@ -34,8 +34,8 @@ struct Entry {
     objects: Vec<Py<PyAny>>,
     glances: Vec<Glance>,
     tensors: Vec<Tensor>,
-    /// The step that used it last, if one has.
-    step: Option<u64>,
+    /// The step that used it last.
+    step: u64,
 }
 
 #[pymethods]
@@ -84,18 +84,8 @@ impl Known {
         if let Some(glances) = glances
             && glances.iter().all(|glance| glance.is_contiguous)
         {
-            let entry = Entry {
-                objects: tensors.iter().map(|tensor| tensor.clone().unbind()).collect(),
-                glances: glances.to_vec(),
-                tensors: described.clone(),
-                step: None,
-            };
-            let before = {
-                let mut entries = self.lock();
-                let before = entries.by_index.insert(index, entry);
-                entries.recall(index, tensors, glances);
-                before
-            };
+            let objects = tensors.iter().map(|tensor| tensor.clone().unbind()).collect();
+            let before = self.lock().keep(index, objects, glances.to_vec(), described.clone());
             // The last references to tensors may go here, and with them code of theirs may run.
             drop(before);
         }
@@ -112,7 +102,7 @@ impl Known {
             if entries.by_index.len() <= 2 * n_used {
                 return;
             }
-            let stale = |_: &u64, entry: &mut Entry| entry.step != Some(step);
+            let stale = |_: &u64, entry: &mut Entry| entry.step != step;
             entries.by_index.extract_if(stale).map(|(_, entry)| entry).collect()
         };
         drop(forgotten); // without the lock, as above
@@ -136,10 +126,26 @@ impl Entries {
         if !kept.eq(tensors.iter().map(Bound::as_ptr)) || entry.glances != glances {
             return None;
         }
-        if entry.step != Some(self.step) {
-            entry.step = Some(self.step);
+        if entry.step != self.step {
+            entry.step = self.step;
             self.n_used += 1;
         }
         Some(entry.tensors.clone())
+    }
+
+    /// Keeps what is known of a parameter that this step uses; returns what was known before.
+    fn keep(
+        &mut self,
+        index: u64,
+        objects: Vec<Py<PyAny>>,
+        glances: Vec<Glance>,
+        tensors: Vec<Tensor>,
+    ) -> Option<Entry> {
+        let step = self.step;
+        let before = self.by_index.insert(index, Entry { objects, glances, tensors, step });
+        if before.as_ref().is_none_or(|before| before.step != step) {
+            self.n_used += 1;
+        }
+        before
     }
 }

@@ -1,4 +1,4 @@
-//! Threads: one call, `run(n_tasks, n_threads, task)`, over whatever team there is.
+//! Threads: one call, `run(n_tasks, threads, task)`, over whatever team there is.
 //!
 //! Where the process has OpenMP, as every process with torch on Linux does, the work runs on torch's
 //! own team (`openmp.rs`). Its threads spin for some milliseconds after each of torch's parallel
