@@ -331,7 +331,8 @@ fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize
     let level = Level::best()?;
     run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
         let elements = layout.elements(blocks.clone());
-        let mut memory = Scratch::memory(1, layout.block_size());
+        let block_size = layout.block_size();
+        let mut memory = Scratch::memory(1, block_size, elements.len());
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
         // blocks, and codes and scales share memory with nothing.
         unsafe {
@@ -346,7 +347,7 @@ fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize
                         signed: call.signed,
                         values: &values[range.clone()],
                         codes: &mut codes[range],
-                        scratch: Scratch::new(&mut memory),
+                        scratch: Scratch::new(&mut memory, block_size),
                     });
                 }
             });
@@ -373,9 +374,10 @@ pub fn dequantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
 
 fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
     let level = Level::best()?;
-    let table = call.codec.codebook(call.signed).table();
     run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
         let elements = layout.elements(blocks.clone());
+        let block_size = layout.block_size();
+        let mut memory = Scratch::memory(1, block_size, elements.len());
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
         // blocks, and the values share memory with nothing.
         unsafe {
@@ -385,7 +387,15 @@ fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usi
                 for (block, &scale) in blocks.zip(scales) {
                     let range = within(layout.block(block), elements.start);
                     let (codes, values) = (&codes[range.clone()], &mut values[range]);
-                    level.run(DequantizeBlock { table, codes, scale, values });
+                    level.run(DequantizeBlock {
+                        level,
+                        codec: &call.codec,
+                        signed: call.signed,
+                        codes,
+                        scale,
+                        values,
+                        scratch: Scratch::new(&mut memory, block_size),
+                    });
                 }
             });
         }

@@ -1,35 +1,53 @@
 //! Blocks: a scale and its codes from values, and values from them.
 
 use crate::element::{Compute, Element};
-use crate::format::{Codec, EncodeBlock};
+use crate::format::{Codec, DecodeBlocks, EncodeBlocks};
 use crate::real::Real;
 use crate::rounding::Rounding;
-use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Table, pairs};
+use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, pairs};
 
-/// The fresh values of one block in float32, on their way to becoming codes. It stays in the cache:
+/// Elements that are decoded, updated and encoded together, if their blocks are not larger: few enough to
+/// stay in the first-level cache with all that belongs to them, and enough for what happens once for all
+/// of them not to matter.
+const BATCH: usize = 1024;
+
+/// Blocks in a batch, at most.
+pub(crate) const MAX_BLOCKS: usize = BATCH / PAIR;
+
+/// Blocks of this size in a batch. Those that are no multiple of a pair of groups go alone.
+pub(crate) fn blocks_in_batch(block_size: usize) -> usize {
+    if block_size < PAIR { 1 } else { (BATCH / block_size).max(1) }
+}
+
+/// The values of a batch of blocks in float32, on their way from codes to codes. It stays in the cache:
 /// this is the only place where a state exists in full precision.
 pub(crate) struct Scratch<'a> {
+    block_size: usize,
     pairs: &'a mut [Pair<f32>],
 }
 
 impl<'a> Scratch<'a> {
-    /// Memory for this many of them, for blocks of this size. It is in one piece: to get some for each of
-    /// a rule's states would take longer than to step a small tensor.
-    pub(crate) fn memory(count: usize, block_size: usize) -> Vec<Pair<f32>> {
-        vec![[Aligned([0.0; GROUP]); 2]; count * block_size.div_ceil(PAIR)]
+    /// Memory for this many of them, for blocks of this size, of which a tensor has so many elements. It
+    /// is in one piece: to get some for each of a rule's states would take longer than to step a small
+    /// tensor.
+    pub(crate) fn memory(count: usize, block_size: usize, n_elements: usize) -> Vec<Pair<f32>> {
+        let n_pairs = block_size.max(BATCH).min(n_elements).div_ceil(PAIR).max(1);
+        vec![[Aligned([0.0; GROUP]); 2]; count * n_pairs]
     }
 
     /// The one for which this is the memory.
-    pub(crate) fn new(pairs: &'a mut [Pair<f32>]) -> Self {
-        Self { pairs }
+    pub(crate) fn new(pairs: &'a mut [Pair<f32>], block_size: usize) -> Self {
+        Self { block_size, pairs }
     }
 
     /// All for which this is the memory.
     pub(crate) fn each(
         memory: &'a mut [Pair<f32>],
+        count: usize,
         block_size: usize,
     ) -> impl Iterator<Item = Self> {
-        memory.chunks_exact_mut(block_size.div_ceil(PAIR).max(1)).map(Self::new)
+        let n_pairs = (memory.len() / count.max(1)).max(1);
+        memory.chunks_exact_mut(n_pairs).map(move |pairs| Self::new(pairs, block_size))
     }
 
     /// A group of values.
@@ -44,9 +62,32 @@ impl<'a> Scratch<'a> {
         self.pairs
     }
 
-    /// Encodes the values of the block, as many as there are codes, and returns its scale.
+    /// Decodes a batch. The last value is repeated up to the end of its pair of groups, as it changes no
+    /// maximum.
+    #[inline]
+    pub(crate) fn decode(
+        &mut self,
+        level: Level,
+        codec: &Codec,
+        signed: bool,
+        scales: &[f32],
+        codes: &[u8],
+    ) {
+        let (block_size, whole) = (self.block_size, pairs(codes));
+        let values = &mut *self.pairs;
+        codec.decode(level, DecodeBlocks { codes: whole, block_size, scales, values, signed });
+        let rest = &codes[whole.len() * PAIR..];
+        if let (Some(&last), Some(scale)) = (rest.last(), scales.last()) {
+            let codes: [u8; PAIR] = padded(rest, last);
+            let (codes, scales) = (pairs(&codes), core::slice::from_ref(scale));
+            let values = &mut self.pairs[whole.len()..];
+            codec.decode(level, DecodeBlocks { codes, block_size, scales, values, signed });
+        }
+    }
+
+    /// Encodes a batch, as many values as there are codes, and writes the scales of its blocks.
     ///
-    /// `peak` holds the bits of the largest magnitude. A block with a NaN or an infinity gets the
+    /// `peaks` holds the bits of their largest magnitudes. A block with a NaN or an infinity gets the
     /// scale NaN, so that every value of it is NaN from now on, and no other block's.
     #[inline]
     pub(crate) fn encode(
@@ -55,30 +96,51 @@ impl<'a> Scratch<'a> {
         codec: &Codec,
         signed: bool,
         rounding: Rounding,
-        peak: i32,
+        peaks: &[i32],
         codes: &mut [u8],
-    ) -> f32 {
-        let scale = f32::from_bits(peak as u32);
-        if scale == 0.0 || !scale.is_finite() {
-            codes.fill(codec.codebook(signed).zero());
-            return if scale == 0.0 { 0.0 } else { f32::NAN };
+        scales: &mut [f32],
+    ) {
+        let mut inverse_scales = [0.0; MAX_BLOCKS];
+        let inverse_scales = &mut inverse_scales[..peaks.len()];
+        for (block, &peak) in peaks.iter().enumerate() {
+            let scale = f32::from_bits(peak as u32);
+            let usual = (f32::MIN_POSITIVE..=1.0 / f32::MIN_POSITIVE).contains(&scale);
+            (scales[block], inverse_scales[block]) =
+                if usual { (scale, 1.0 / scale) } else { self.make_usual(block, scale) };
         }
-        let mut inverse_scale = 1.0 / scale;
+        let (values, block_size) = (&*self.pairs, self.block_size);
+        codec.encode(
+            level,
+            EncodeBlocks { values, block_size, inverse_scales, codes, signed, rounding },
+        );
+    }
+
+    /// Makes values fit for encoding whose largest magnitude, `scale`, cannot be divided by. Returns the
+    /// scale of the block, and what to multiply by instead.
+    #[cold]
+    fn make_usual(&mut self, block: usize, scale: f32) -> (f32, f32) {
+        let groups = self.pairs.as_flattened_mut();
+        let values = groups[block * self.block_size / GROUP..]
+            .iter_mut()
+            .take(self.block_size / GROUP)
+            .flat_map(|group| &mut group.0);
+        if !scale.is_finite() {
+            values.for_each(|value| *value = 0.0);
+            return (f32::NAN, 0.0);
+        }
+        if scale == 0.0 {
+            return (0.0, 0.0);
+        }
         // The reciprocal of a denormal overflows, and that of a huge number is denormal: such
         // blocks are brought to the middle of the range first.
-        if !(f32::MIN_POSITIVE..=1.0 / f32::MIN_POSITIVE).contains(&scale) {
-            let shift = if scale < 1.0 { 2.0_f32.powi(64) } else { 2.0_f32.powi(-64) };
-            inverse_scale = 1.0 / (scale * shift);
-            for value in self.pairs.as_flattened_mut().iter_mut().flat_map(|group| &mut group.0) {
-                let shifted = *value * shift;
-                // What is not zero must not become it.
-                let lost = shifted == 0.0 && *value != 0.0;
-                *value = if lost { f32::MIN_POSITIVE.copysign(*value) } else { shifted };
-            }
+        let shift = if scale < 1.0 { 2.0_f32.powi(64) } else { 2.0_f32.powi(-64) };
+        for value in values {
+            let shifted = *value * shift;
+            // What is not zero must not become it.
+            let lost = shifted == 0.0 && *value != 0.0;
+            *value = if lost { f32::MIN_POSITIVE.copysign(*value) } else { shifted };
         }
-        let values = &*self.pairs;
-        codec.encode(level, EncodeBlock { values, inverse_scale, codes, signed, rounding });
-        scale
+        (scale, 1.0 / (scale * shift))
     }
 }
 
@@ -115,33 +177,38 @@ impl<E: Element> Kernel for QuantizeBlock<'_, E> {
             peak = simd.max_i32(peak, load_group(simd, &padded(rest, E::default()), to));
         }
         let peak = simd.reduce_max(peak);
-        let rounding = Rounding::Nearest;
-        self.scratch.encode(self.level, self.codec, self.signed, rounding, peak, self.codes)
+        let Self { level, codec, signed, codes, mut scratch, .. } = self;
+        let mut scale = [0.0];
+        scratch.encode(level, codec, signed, Rounding::Nearest, &[peak], codes, &mut scale);
+        scale[0]
     }
 }
 
 /// Dequantizes one block.
 pub(crate) struct DequantizeBlock<'a, E> {
-    pub(crate) table: &'a Table,
+    pub(crate) level: Level,
+    pub(crate) codec: &'a Codec,
+    pub(crate) signed: bool,
     pub(crate) codes: &'a [u8],
     pub(crate) scale: f32,
     pub(crate) values: &'a mut [E],
+    pub(crate) scratch: Scratch<'a>,
 }
 
 impl<E: Element> Kernel for DequantizeBlock<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let scale = simd.splat(self.scale);
-        let (whole_codes, rest_codes) = self.codes.as_chunks::<PAIR>();
-        let (whole, rest) = self.values.as_chunks_mut::<PAIR>();
-        for (codes, values) in whole_codes.iter().zip(whole) {
-            decode_pair(simd, self.table, scale, codes, values);
+    fn run<S: Simd>(mut self, simd: S) {
+        self.scratch.decode(self.level, self.codec, self.signed, &[self.scale], self.codes);
+        let (whole, rest) = self.values.as_chunks_mut::<GROUP>();
+        let n_whole = whole.len();
+        for (group, values) in whole.iter_mut().enumerate() {
+            store_group(simd, self.scratch.group_mut(group), values);
         }
         if !rest.is_empty() {
             let mut values = padded(rest, E::default());
-            decode_pair(simd, self.table, scale, &padded(rest_codes, 0), &mut values);
+            store_group(simd, self.scratch.group_mut(n_whole), &mut values);
             rest.copy_from_slice(&values[..rest.len()]);
         }
     }
@@ -191,21 +258,11 @@ fn load_group<S: Simd, E: Element>(simd: S, values: &[E; GROUP], to: &mut [f32; 
     peak
 }
 
-/// Writes the values of two groups of codes.
+/// Writes a group of float32 as values.
 #[inline(always)]
-fn decode_pair<S: Simd, E: Element>(
-    simd: S,
-    table: &Table,
-    scale: S::F32,
-    codes: &[u8; PAIR],
-    values: &mut [E; PAIR],
-) {
-    let mut decoded = [Aligned([0.0; GROUP]); 2];
-    simd.decode(table, scale, pairs(codes), core::slice::from_mut(&mut decoded));
-    for (from, to) in decoded.iter().zip(values.as_chunks_mut().0) {
-        for at in 0..GROUP / S::LANES {
-            E::store(simd, E::Compute::from_f32(simd, simd.load(&from.0, at)), to, at);
-        }
+fn store_group<S: Simd, E: Element>(simd: S, from: &[f32; GROUP], values: &mut [E; GROUP]) {
+    for at in 0..GROUP / S::LANES {
+        E::store(simd, E::Compute::from_f32(simd, simd.load(from, at)), values, at);
     }
 }
 

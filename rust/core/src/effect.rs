@@ -1,7 +1,7 @@
 //! What becomes of an update that is not simply written: how long it is, or another length for it.
 //! AdaGraft needs both of its two optimizers.
 //!
-//! The first pass knows nothing of this, or it would have to be compiled once more for each rule, or to
+//! The update knows nothing of this, or it would have to be compiled once more for each rule, or to
 //! choose for each vector. It updates a copy of the block, and what to do with the copy is decided
 //! here. A block stays in the cache, so this costs no memory that grows with a tensor.
 

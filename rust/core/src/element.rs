@@ -1,7 +1,6 @@
 //! The number types of parameters and gradients, and the two types that are computed in.
 
 use crate::real::Real;
-use crate::rounding::FRACTION_BITS;
 use crate::simd::{GROUP, Simd};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -184,7 +183,7 @@ impl Element for bf16 {
         at: usize,
     ) {
         let bits = simd.bits(value);
-        let dropped = simd.shift_right::<{ FRACTION_BITS - 16 }>(threshold);
+        let dropped = simd.shift_right::<16>(threshold);
         let rounded = simd.add_i32(bits, dropped);
         let infinity = simd.splat_i32(INFINITY);
         let magnitude = simd.bits(value.abs());

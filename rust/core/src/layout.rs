@@ -100,6 +100,19 @@ impl Layout {
         self.block(blocks.start).start..self.block(blocks.end - 1).end
     }
 
+    /// The first of these blocks, at most so many, and no further than their slice: all but the last of
+    /// them are full, and so lie at multiples of the block size.
+    #[must_use]
+    #[inline]
+    pub(crate) fn batch(&self, blocks: Range<usize>, n_most: usize) -> Range<usize> {
+        let mut end = blocks.end.min(blocks.start + n_most);
+        if self.n_slices > 1 && n_most > 1 {
+            let per_slice = self.blocks_per_slice();
+            end = end.min((blocks.start / per_slice + 1) * per_slice);
+        }
+        blocks.start..end
+    }
+
     fn blocks_per_slice(&self) -> usize {
         self.slice_len.div_ceil(self.block_size)
     }

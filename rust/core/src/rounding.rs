@@ -6,7 +6,7 @@
 //! where the fraction it has come from the lower neighbour to the upper, plus
 //!
 //! ```text
-//! u = (((a_b * e + c_b) xor K[e]) + t * B) mod 2^23,    in units of 2^-23,
+//! u = (a_b * e + c_b + K[e] + t * B) mod 1,
 //! ```
 //!
 //! reaches one. Over time this is one Weyl sequence, `B` being the golden section: the thresholds
@@ -15,16 +15,16 @@
 //! and origin come from a strong hash of (seed, tensor, state, block) once per block, broken up by a
 //! constant table of random numbers.
 //!
+//! Fractions are in units of 2^-32, so that what exceeds one is dropped by itself, and a codec shifts one
+//! to where it needs it.
+//!
 //! Nothing else enters: the same bits for any number of threads, order of blocks, instruction set
 //! and world size, and again when a run is resumed.
 
 use crate::simd::{Aligned, GROUP, Simd};
 
-/// Fraction bits of a position on a grid, and bits of a threshold.
-pub(crate) const FRACTION_BITS: u32 = 23;
-
-/// The golden section in units of 2^-23, odd so that the sequence has full period.
-const GOLDEN: u32 = 5_184_445;
+/// The golden section in units of 2^-32, odd so that the sequence has full period.
+const GOLDEN: u32 = 0x9e37_79b9;
 
 /// Groups of random numbers; an element uses the number at its index modulo their count.
 const N_NOISE_GROUPS: usize = 256 / GROUP;
@@ -42,18 +42,16 @@ const fn noise() -> [Aligned<i32>; N_NOISE_GROUPS] {
     noise
 }
 
-/// For each bit of an element's place in its group: all ones where it is set.
-static PLACE_BITS: [Aligned<i32>; GROUP.ilog2() as usize] = place_bits();
-
-const fn place_bits() -> [Aligned<i32>; GROUP.ilog2() as usize] {
-    let mut bits = [Aligned([0; GROUP]); GROUP.ilog2() as usize];
+/// The places of elements in their group.
+static PLACES: Aligned<i32> = {
+    let mut places = [0; GROUP];
     let mut i = 0;
-    while i < bits.len() * GROUP {
-        bits[i / GROUP].0[i % GROUP] = -((((i % GROUP) >> (i / GROUP)) & 1) as i32);
+    while i < GROUP {
+        places[i] = i as i32;
         i += 1;
     }
-    bits
-}
+    Aligned(places)
+};
 
 /// A strong 64-bit hash (the finalizer of splitmix64: Steele, Lea, Flood 2014).
 const fn mix(key: u64) -> u64 {
@@ -69,7 +67,12 @@ pub(crate) enum Rounding {
     /// To the nearer one.
     Nearest,
     /// To either, with probabilities that keep the expected value.
-    Stochastic(Thresholds),
+    Stochastic {
+        /// Where the thresholds come from.
+        stream: Stream,
+        /// The number of the first block, counted over the whole tensor.
+        first_block: usize,
+    },
 }
 
 /// The source of the thresholds of one state of one tensor at one step.
@@ -95,7 +98,7 @@ impl Stream {
     #[inline]
     pub(crate) fn block(self, block: usize) -> Thresholds {
         let hash = mix(self.key ^ block as u64);
-        Thresholds { slope: hash as u32 | 1, origin: (hash >> 32) as u32, time: self.time }
+        Thresholds { slope: hash as u32 | 1, origin: ((hash >> 32) as u32).wrapping_add(self.time) }
     }
 }
 
@@ -103,26 +106,21 @@ impl Stream {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Thresholds {
     slope: u32,
+    /// At this step.
     origin: u32,
-    time: u32,
 }
 
 impl Thresholds {
     /// Starts at the first element of the block.
     #[inline(always)]
     pub(crate) fn lanes<S: Simd>(self, simd: S) -> ThresholdLanes<S> {
-        // Integer lanes need no multiplication: the slope times a place is a sum over its bits.
-        let mut lattice = simd.splat_i32(self.origin as i32);
-        for (bit, places) in PLACE_BITS.iter().enumerate().take(S::LANES.ilog2() as usize) {
-            let step = simd.splat_i32((self.slope << bit) as i32);
-            lattice = simd.add_i32(lattice, simd.and_i32(simd.load_i32(&places.0, 0), step));
-        }
+        let slope = simd.splat_i32(self.slope as i32);
+        let ramp = simd.mul_i32(slope, simd.load_i32(&PLACES.0, 0));
+        let lattice = simd.add_i32(ramp, simd.splat_i32(self.origin as i32));
         ThresholdLanes {
             simd,
             lattice,
             stride: simd.splat_i32(self.slope.wrapping_mul(S::LANES as u32) as i32),
-            time: simd.splat_i32(self.time as i32),
-            mask: simd.splat_i32((1 << FRACTION_BITS) - 1),
         }
     }
 }
@@ -132,18 +130,16 @@ pub(crate) struct ThresholdLanes<S: Simd> {
     simd: S,
     lattice: S::I32,
     stride: S::I32,
-    time: S::I32,
-    mask: S::I32,
 }
 
 impl<S: Simd> ThresholdLanes<S> {
-    /// Those of the next vector, which is vector `at` of group `group`.
+    /// Those of the next vector, as fractions of 2^32. It is vector `at` of group `group`.
     #[inline(always)]
     pub(crate) fn next(&mut self, group: usize, at: usize) -> S::I32 {
         let simd = self.simd;
         let noise = simd.load_i32(&NOISE[group % N_NOISE_GROUPS].0, at);
-        let offset = simd.xor_i32(self.lattice, noise);
+        let threshold = simd.add_i32(self.lattice, noise);
         self.lattice = simd.add_i32(self.lattice, self.stride);
-        simd.and_i32(simd.add_i32(offset, self.time), self.mask)
+        threshold
     }
 }

@@ -1,10 +1,10 @@
 //! The one loop that every optimizer, dtype and instruction set shares.
 //!
-//! For each block: decode the states, apply the rule, write the parameters (`update.rs`), find the new
-//! scales, encode the states. It is two passes over a block, the fresh states waiting in the first-level
-//! cache in between, because a scale is not known before the last element of its block. The second
-//! pass over a block comes after the first over the next one, which hides how long it takes to find
-//! a maximum and divide by it.
+//! For each batch of blocks: decode the states, apply the rule, write the parameters (`update.rs`), find
+//! the new scales, encode the states. The states wait in the first-level cache in between, because a
+//! scale is not known before the last element of its block. A batch is some blocks, and not one, as
+//! what happens once for it (a call of a codec, loops to set up) would otherwise cost as much as what
+//! happens for its elements.
 //!
 //! Rules that need a sum over the whole tensor (a norm, say) go over it once more, beforehand. The
 //! same loop then writes nothing and adds up: in the rule's type, each of the [`GROUP`] elements of a
@@ -12,15 +12,15 @@
 //! that of the elements, and the sum the same for any vectors and threads. Where a step's own length is
 //! asked for, or another one is given to it, the passes work on a copy of a block (`effect.rs`).
 
-use crate::block::Scratch;
+use crate::block::{MAX_BLOCKS, Scratch, blocks_in_batch};
 use crate::effect::{Effect, Rooms};
 use crate::element::{Compute, Element};
 use crate::format::Codec;
 use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};
 use crate::rule::{Kind, Rule};
-use crate::simd::{GROUP, Kernel, Level, Simd, Table};
-use crate::update::{Part, StatePart, Sums, Tail, for_each_state, update_block};
+use crate::simd::{GROUP, Kernel, Level, Simd};
+use crate::update::{Part, StatePart, Sums, Tail, for_each_state, update_blocks};
 use core::ops::{AddAssign, Range};
 
 /// How the blocks of a group of tensors are treated.
@@ -105,28 +105,29 @@ where
     fn run<S: Simd>(mut self, simd: S) -> Outcome {
         // A copy, which no store can change: else its numbers are converted again for every vector.
         let rule = self.rule;
-        let codec = &self.options.codec;
-        let mut tables: [&Table; N] = [&Table::ZEROS; N];
-        for_each_state!(i of N {
-            tables[i] = codec.codebook(is_signed::<R, N>(i)).table();
-        });
-        let largest_block = self.layout.block_size().min(self.param.len());
-        let mut memory = Scratch::memory(2 * N, largest_block);
-        let mut each = Scratch::each(&mut memory, largest_block);
-        let mut next = |_| each.next().expect("one for each state, twice");
-        let mut fresh: [[Scratch<'_>; N]; 2] = [(); 2].map(|()| core::array::from_fn(&mut next));
-        let [now, before] = &mut fresh;
-        // Of this block, and of the one before.
-        let (mut now, mut before) = (now, before);
-        let mut waiting = None;
+        let effect = if MEASURE { Effect::Write } else { self.effect };
+        let block_size = self.layout.block_size();
+        // What is summed up, skipped, or rounded at random by blocks, goes block by block.
+        let alone = MEASURE
+            || effect != Effect::Write
+            || self.options.skip_nonfinite
+            || self.param_stream.is_some();
+        let n_most = if alone { 1 } else { blocks_in_batch(block_size) };
+        let mut memory = Scratch::memory(N, block_size, self.param.len());
+        let mut each = Scratch::each(&mut memory, N, block_size);
+        let mut fresh: [Scratch<'_>; N] =
+            core::array::from_fn(|_| each.next().expect("one for each state"));
         let origin = self.layout.elements(self.blocks.clone()).start;
         let mut tail = Tail::new();
-        let effect = if MEASURE { Effect::Write } else { self.effect };
         let mut rooms = Rooms::new(effect, N);
         let mut outcome = Outcome::default();
-        for (index, block) in self.blocks.clone().enumerate() {
-            let elements = self.layout.block(block);
+        let mut blocks = self.blocks.clone();
+        while !blocks.is_empty() {
+            let batch = self.layout.batch(blocks.clone(), n_most);
+            blocks.start = batch.end;
+            let elements = self.layout.elements(batch.clone());
             let elements = elements.start - origin..elements.end - origin;
+            let indices = batch.start - self.blocks.start..batch.end - self.blocks.start;
             let grad = &self.grad[elements.clone()];
             if self.options.skip_nonfinite && !grad.iter().all(|&value| value.is_finite()) {
                 outcome.skipped += 1;
@@ -135,13 +136,14 @@ where
             let target = &mut self.param[elements.clone()];
             let param = rooms.param.of(target);
             let mut states = [const { StatePart::NONE }; N];
-            let mut from = self.states.iter_mut().zip(now.iter_mut()).zip(&mut rooms.states);
+            let mut from = self.states.iter_mut().zip(fresh.iter_mut()).zip(&mut rooms.states);
             for_each_state!(i of N {
                 let part = &mut states[i];
                 match from.next() {
                     Some(((StateBlocks::Quantized { codes, scales, .. }, fresh), _)) => {
-                        part.codes = &codes[elements.clone()];
-                        (part.table, part.scale) = (tables[i], scales[index]);
+                        let (codec, signed) = (&self.options.codec, is_signed::<R, N>(i));
+                        let (codes, scales) = (&codes[elements.clone()], &scales[indices.clone()]);
+                        fresh.decode(self.level, codec, signed, scales, codes);
                         part.fresh = fresh.pairs_mut();
                     }
                     Some(((StateBlocks::Full(full), _), (room, _))) => {
@@ -158,14 +160,14 @@ where
             // With `None` as a constant there is no trace of thresholds in what it compiles to.
             let peaks = match self.param_stream {
                 Some(stream) if E::STOCHASTIC => {
-                    let mut thresholds = stream.block(block).lanes(simd);
+                    let mut thresholds = stream.block(batch.start).lanes(simd);
                     let thresholds = Some(&mut thresholds);
-                    update_block::<S, R, E, N, QUANTIZED, MEASURE>(
-                        simd, &rule, part, thresholds, &mut sums, &mut tail,
+                    update_blocks::<S, R, E, N, QUANTIZED, MEASURE>(
+                        simd, &rule, part, block_size, thresholds, &mut sums, &mut tail,
                     )
                 }
-                _ => update_block::<S, R, E, N, QUANTIZED, MEASURE>(
-                    simd, &rule, part, None, &mut sums, &mut tail,
+                _ => update_blocks::<S, R, E, N, QUANTIZED, MEASURE>(
+                    simd, &rule, part, block_size, None, &mut sums, &mut tail,
                 ),
             };
             if MEASURE {
@@ -175,33 +177,12 @@ where
                 continue;
             }
             outcome.squared_length += rooms.apply(self.level, target);
-            if !effect.writes_states() {
-                continue;
+            if effect.writes_states() {
+                self.encode(&mut fresh, batch.start, indices, elements, &peaks);
             }
-            // The scale of this block is not known before its last maximum; that of the one before
-            // has been for long.
-            if let Some(waiting) = waiting.replace(Waiting { index, block, elements, peaks }) {
-                self.encode(before, waiting);
-            }
-            core::mem::swap(&mut now, &mut before);
-        }
-        if let Some(waiting) = waiting {
-            self.encode(before, waiting);
         }
         outcome
     }
-}
-
-/// A block whose fresh states wait to be encoded.
-struct Waiting<const N: usize> {
-    /// Among the blocks of the pass.
-    index: usize,
-    /// In the whole tensor.
-    block: usize,
-    /// Of the slices of the pass.
-    elements: Range<usize>,
-    /// Bits of the largest magnitudes of its states.
-    peaks: [i32; N],
 }
 
 impl<R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool>
@@ -210,20 +191,26 @@ where
     R: Rule<N>,
     E: Element,
 {
-    /// The second pass over a block.
+    /// Encodes the states of a batch whose first block is block `first_block` of the tensor.
     #[inline(always)]
-    fn encode(&mut self, fresh: &mut [Scratch<'_>; N], waiting: Waiting<N>) {
-        let Waiting { index, block, elements, peaks } = waiting;
+    fn encode(
+        &mut self,
+        fresh: &mut [Scratch<'_>; N],
+        first_block: usize,
+        indices: Range<usize>,
+        elements: Range<usize>,
+        peaks: &[[i32; MAX_BLOCKS]; N],
+    ) {
         for (i, state) in self.states.iter_mut().enumerate() {
             if let StateBlocks::Quantized { codes, scales, stream } = state {
-                let rounding = match stream {
-                    Some(stream) => Rounding::Stochastic(stream.block(block)),
+                let rounding = match *stream {
+                    Some(stream) => Rounding::Stochastic { stream, first_block },
                     None => Rounding::Nearest,
                 };
-                let codes = &mut codes[elements.clone()];
                 let (codec, signed) = (&self.options.codec, is_signed::<R, N>(i));
-                scales[index] =
-                    fresh[i].encode(self.level, codec, signed, rounding, peaks[i], codes);
+                let (codes, scales) = (&mut codes[elements.clone()], &mut scales[indices.clone()]);
+                let peaks = &peaks[i][..indices.len()];
+                fresh[i].encode(self.level, codec, signed, rounding, peaks, codes, scales);
             }
         }
     }

@@ -1,32 +1,26 @@
-//! The first pass over a block: decode the states, apply the rule, write the parameters.
+//! The update of a batch of blocks: apply the rule to decoded states, write the parameters.
 //!
 //! The hot loop of the library. What makes it fast is what the compiler knows of it: how each state is
 //! kept, so that nothing is chosen in the loop; where everything lies, so that no structure is copied
-//! for a block; and how many elements a turn has, always two groups. What is left of a block goes
+//! for a batch; and how many elements a turn has, always two groups. What is left of a block goes
 //! through the same code in memory of our own: to compile the update twice would double the size of
 //! the library.
 //!
 //! The long chain of an update ends with a square root and a division, and little else finds room in the
-//! processor's window while some of these wait. So they wait alone: codes are decoded before, a block at
+//! processor's window while some of these wait. So they wait alone: codes are decoded before, a batch at
 //! once, into where the fresh states will be (two groups at once, beside the divisions before them, is
-//! slower on AVX2 and AVX-512 alike); and parameters of 16 bits are rounded after, two groups at once.
+//! slower with every codec); and parameters of 16 bits are rounded after, two groups at once.
 //!
 //! A step is bound by memory once the arithmetic is fast, and then the processor's own prefetching
 //! of five to seven interleaved streams is not enough: asking for all of them a few blocks ahead was
 //! the largest gain of all.
 
-use crate::block::magnitude_bits;
+use crate::block::{MAX_BLOCKS, magnitude_bits};
 use crate::element::{Compute, Element, Lanes};
 use crate::rounding::ThresholdLanes;
 use crate::rule::{Kind, Rule};
-use crate::simd::{Aligned, GROUP, PAIR, Pair, Simd, Table, pairs, pairs_mut, vectors};
+use crate::simd::{Aligned, GROUP, PAIR, Pair, Simd, pairs, pairs_mut, prefetch_ahead, vectors};
 use core::ops::Range;
-
-/// How far ahead memory is asked for, in elements.
-const PREFETCH: usize = 1024;
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// Elements of a turn.
 const TURN: usize = PAIR;
@@ -64,10 +58,7 @@ pub(crate) struct Part<'a, E: Element, const N: usize> {
 
 /// One state of these elements. What a state does not have is empty.
 pub(crate) struct StatePart<'a, E: Element> {
-    pub(crate) codes: &'a [u8],
-    pub(crate) table: &'a Table,
-    pub(crate) scale: f32,
-    /// Where quantized states are left.
+    /// A quantized state, decoded, and then the fresh one.
     pub(crate) fresh: &'a mut [Pair<f32>],
     pub(crate) full: &'a mut [E::Compute],
     pub(crate) copy: &'a mut [E],
@@ -75,14 +66,7 @@ pub(crate) struct StatePart<'a, E: Element> {
 
 impl<E: Element> StatePart<'_, E> {
     /// Of no elements.
-    pub(crate) const NONE: Self = Self {
-        codes: &[],
-        table: &Table::ZEROS,
-        scale: 0.0,
-        fresh: nothing(),
-        full: nothing(),
-        copy: nothing(),
-    };
+    pub(crate) const NONE: Self = Self { fresh: nothing(), full: nothing(), copy: nothing() };
 }
 
 const fn nothing<'a, T>() -> &'a mut [T] {
@@ -104,42 +88,39 @@ impl<E: Element, const N: usize> Part<'_, E, N> {
                 (_, _, None) => {}
                 (Kind::Copy, _, Some(from)) => part.copy = &mut from.copy[elements.clone()],
                 (_, false, Some(from)) => part.full = &mut from.full[elements.clone()],
-                (_, true, Some(from)) => {
-                    part.codes = &from.codes[elements.clone()];
-                    (part.table, part.scale) = (from.table, from.scale);
-                    part.fresh = &mut from.fresh[elements.start / TURN..];
-                }
+                (_, true, Some(from)) => part.fresh = &mut from.fresh[elements.start / TURN..],
             }
         });
         Part { param: &mut self.param[elements.clone()], grad: &self.grad[elements], states }
     }
 }
 
-/// The first pass over a block, or (`MEASURE`) the sums of the rule's terms over it.
+/// The update of a batch of blocks, or (`MEASURE`) the sums of the rule's terms over it.
 ///
-/// Leaves quantized states in `fresh`, and returns the bits of their largest magnitudes.
+/// Leaves quantized states in `fresh`, and returns the bits of the largest magnitudes in each block.
 #[inline(always)]
-pub(crate) fn update_block<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool>(
+pub(crate) fn update_blocks<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool>(
     simd: S,
     rule: &R,
-    mut block: Part<'_, E, N>,
+    mut batch: Part<'_, E, N>,
+    block_size: usize,
     mut thresholds: Option<&mut ThresholdLanes<S>>,
     sums: &mut Sums<E::Compute>,
     tail: &mut Tail<E, N>,
-) -> [i32; N]
+) -> [[i32; MAX_BLOCKS]; N]
 where
     S: Simd,
     R: Rule<N>,
     E: Element,
 {
-    let mut peaks = [simd.splat_i32(0); N];
-    let len = block.param.len();
+    let mut peaks = Peaks::new(simd, block_size);
+    let len = batch.param.len();
     let mut start = 0;
     while start < len {
         // All whole turns, then the rest.
         let n_whole = (len - start) / TURN * TURN;
         let elements = start..if n_whole > 0 { start + n_whole } else { len };
-        let mut part = block.slice::<R, QUANTIZED>(elements.clone());
+        let mut part = batch.slice::<R, QUANTIZED>(elements.clone());
         if n_whole == 0 {
             part = tail.take(part);
         }
@@ -153,18 +134,68 @@ where
             sums,
         );
         if n_whole == 0 {
-            tail.give_back(block.slice::<R, QUANTIZED>(elements.clone()));
+            tail.give_back(batch.slice::<R, QUANTIZED>(elements.clone()));
         }
         start = elements.end;
     }
-    let mut largest = [0; N];
-    for_each_state!(i of N {
-        largest[i] = simd.reduce_max(peaks[i]);
-    });
-    largest
+    peaks.finish(simd)
 }
 
-/// The first pass over whole turns, of which those elements count that are among `elements` of the
+/// The largest magnitudes of the fresh states of each block, as bits.
+struct Peaks<S: Simd, const N: usize> {
+    /// Of the turns so far of a block.
+    so_far: [S::I32; N],
+    /// Turns that are left of it.
+    n_left: usize,
+    turns_per_block: usize,
+    of_blocks: [[i32; MAX_BLOCKS]; N],
+    /// Blocks before it.
+    n_blocks: usize,
+}
+
+impl<S: Simd, const N: usize> Peaks<S, N> {
+    #[inline(always)]
+    fn new(simd: S, block_size: usize) -> Self {
+        let turns_per_block = block_size.div_ceil(TURN);
+        Self {
+            so_far: [simd.splat_i32(0); N],
+            n_left: turns_per_block,
+            turns_per_block,
+            of_blocks: [[0; MAX_BLOCKS]; N],
+            n_blocks: 0,
+        }
+    }
+
+    /// A turn is over.
+    #[inline(always)]
+    fn end_turn(&mut self, simd: S) {
+        self.n_left -= 1;
+        if self.n_left == 0 {
+            self.end_block(simd);
+        }
+    }
+
+    #[inline(always)]
+    fn end_block(&mut self, simd: S) {
+        for_each_state!(i of N {
+            self.of_blocks[i][self.n_blocks] = simd.reduce_max(self.so_far[i]);
+            self.so_far[i] = simd.splat_i32(0);
+        });
+        self.n_left = self.turns_per_block;
+        self.n_blocks += 1;
+    }
+
+    /// Those of all blocks, of which the last may have been short.
+    #[inline(always)]
+    fn finish(mut self, simd: S) -> [[i32; MAX_BLOCKS]; N] {
+        if self.n_left < self.turns_per_block {
+            self.end_block(simd);
+        }
+        self.of_blocks
+    }
+}
+
+/// The update of whole turns, of which those elements count that are among `elements` of the
 /// block.
 #[inline(always)]
 fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool>(
@@ -173,7 +204,7 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
     part: Part<'_, E, N>,
     elements: Range<usize>,
     mut thresholds: Option<&mut ThresholdLanes<S>>,
-    peaks: &mut [S::I32; N],
+    peaks: &mut Peaks<S, N>,
     sums: &mut Sums<E::Compute>,
 ) where
     S: Simd,
@@ -181,17 +212,12 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
     E: Element,
 {
     let Part { param, grad, mut states } = part;
-    if QUANTIZED {
-        decode::<S, R, E, N>(simd, &mut states);
-    }
     for (turn, (param, grad)) in pairs_mut(param).iter_mut().zip(pairs(grad)).enumerate() {
-        prefetch(simd, param);
-        prefetch(simd, grad);
+        prefetch_ahead(simd, param);
+        prefetch_ahead(simd, grad);
         for_each_state!(i of N {
-            match (R::STATES[i].kind, QUANTIZED) {
-                (Kind::Copy, _) => prefetch(simd, &pairs(states[i].copy)[turn]),
-                (_, false) => {}
-                (_, true) => prefetch(simd, &pairs(states[i].codes)[turn]),
+            if R::STATES[i].kind == Kind::Copy {
+                prefetch_ahead(simd, &pairs(states[i].copy)[turn]);
             }
         });
         let mut new_params = [Aligned([E::Compute::default(); GROUP]); 2];
@@ -245,7 +271,8 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
                         }
                         (_, true) => {
                             let value = E::Compute::to_f32(simd, new[i]);
-                            peaks[i] = simd.max_i32(peaks[i], magnitude_bits(simd, value));
+                            let peak = &mut peaks.so_far[i];
+                            *peak = simd.max_i32(*peak, magnitude_bits(simd, value));
                             simd.store(value, &mut state.fresh[turn][group].0, at);
                         }
                     }
@@ -260,6 +287,9 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
         if E::ROUNDED && !MEASURE {
             let first = elements.start / GROUP + 2 * turn;
             store_rounded::<S, E>(simd, &new_params, first, &mut thresholds, param);
+        }
+        if QUANTIZED && !MEASURE {
+            peaks.end_turn(simd);
         }
     }
 }
@@ -287,31 +317,6 @@ fn store_rounded<S: Simd, E: Element>(
     }
 }
 
-/// Decodes states into where the fresh ones will be.
-#[inline(always)]
-fn decode<S, R, E, const N: usize>(simd: S, states: &mut [StatePart<'_, E>; N])
-where
-    S: Simd,
-    R: Rule<N>,
-    E: Element,
-{
-    for_each_state!(i of N {
-        let StatePart { table, scale, codes, fresh, .. } = &mut states[i];
-        if R::STATES[i].kind != Kind::Copy {
-            simd.decode(table, simd.splat(*scale), pairs(codes), fresh);
-        }
-    });
-}
-
-/// Asks for the cache lines of a turn some way ahead.
-#[inline(always)]
-fn prefetch<S: Simd, T>(simd: S, turn: &[[T; GROUP]; 2]) {
-    let ahead = turn.as_ptr().cast::<T>().wrapping_add(PREFETCH).cast::<u8>();
-    for line in 0..size_of::<[T; TURN]>().div_ceil(LINE) {
-        simd.prefetch(ahead.wrapping_add(line * LINE));
-    }
-}
-
 /// Room for a turn that is not whole. It goes on with copies of its last element, so that the rest
 /// changes no maximum.
 pub(crate) struct Tail<E: Element, const N: usize> {
@@ -323,18 +328,13 @@ pub(crate) struct Tail<E: Element, const N: usize> {
 /// Room for one state of such a turn.
 #[derive(Clone, Copy)]
 struct TailState<E: Element> {
-    codes: [u8; TURN],
     full: [E::Compute; TURN],
     copy: [E; TURN],
 }
 
 impl<E: Element, const N: usize> Tail<E, N> {
     pub(crate) fn new() -> Self {
-        let state = TailState {
-            codes: [0; TURN],
-            full: [E::Compute::default(); TURN],
-            copy: [E::default(); TURN],
-        };
+        let state = TailState { full: [E::Compute::default(); TURN], copy: [E::default(); TURN] };
         Self { param: [E::default(); TURN], grad: [E::default(); TURN], states: [state; N] }
     }
 
@@ -346,10 +346,9 @@ impl<E: Element, const N: usize> Tail<E, N> {
         let mut tails = self.states.iter_mut();
         let states = part.states.map(|state| {
             let tail = tails.next().expect("one for each state");
-            repeat_last(state.codes, &mut tail.codes);
             repeat_last(state.full, &mut tail.full);
             repeat_last(state.copy, &mut tail.copy);
-            StatePart { codes: &tail.codes, full: &mut tail.full, copy: &mut tail.copy, ..state }
+            StatePart { full: &mut tail.full, copy: &mut tail.copy, ..state }
         });
         Part { param: &mut self.param, grad: &self.grad, states }
     }

@@ -4,8 +4,8 @@
 //! set: such tables are for experiments, and their speed matters little. Zero is treated as in
 //! `grid.rs`.
 
-use super::{Codebook, EncodeBlock, Format};
-use crate::rounding::{FRACTION_BITS, Rounding};
+use super::{Codebook, EncodeBlocks, Format};
+use crate::rounding::Rounding;
 use crate::simd::{GROUP, Level, Scalar};
 
 /// The codec of two tables.
@@ -25,21 +25,28 @@ impl Format for Custom {
         if signed { &self.signed } else { &self.unsigned }
     }
 
-    fn encode(&self, _level: Level, block: EncodeBlock<'_>) {
-        let codebook = self.codebook(block.signed);
-        // Thresholds come as vectors; those of the reference are numbers.
-        let mut thresholds = match block.rounding {
-            Rounding::Stochastic(thresholds) => Some(thresholds.lanes(Scalar)),
-            Rounding::Nearest => None,
-        };
-        for (index, code) in block.codes.iter_mut().enumerate() {
-            let (group, at) = (index / GROUP, index % GROUP);
-            let value = block.values.as_flattened()[group].0[at];
-            let normalized = value * block.inverse_scale;
-            let threshold = thresholds.as_mut().map(|thresholds| thresholds.next(group, at));
-            *code = nearest_or_threshold(codebook, normalized, threshold);
-            if threshold.is_some() && !block.signed && value > 0.0 {
-                *code = (*code).max(codebook.zero() + 1);
+    fn encode(&self, _level: Level, blocks: &mut EncodeBlocks<'_>) {
+        let codebook = self.codebook(blocks.signed);
+        let values = blocks.values.as_flattened();
+        for (block, codes) in blocks.codes.chunks_mut(blocks.block_size).enumerate() {
+            let first = block * blocks.block_size;
+            // Thresholds come as vectors; those of the reference are numbers.
+            let mut thresholds = match blocks.rounding {
+                Rounding::Stochastic { stream, first_block } => {
+                    Some(stream.block(first_block + block).lanes(Scalar))
+                }
+                Rounding::Nearest => None,
+            };
+            for (index, code) in codes.iter_mut().enumerate() {
+                let value = values[(first + index) / GROUP].0[index % GROUP];
+                let normalized = value * blocks.inverse_scales[block];
+                let threshold = thresholds
+                    .as_mut()
+                    .map(|thresholds| thresholds.next(index / GROUP, index % GROUP));
+                *code = nearest_or_threshold(codebook, normalized, threshold);
+                if threshold.is_some() && !blocks.signed && value > 0.0 {
+                    *code = (*code).max(codebook.zero() + 1);
+                }
             }
         }
     }
@@ -53,6 +60,6 @@ fn nearest_or_threshold(codebook: &Codebook, value: f32, threshold: Option<i32>)
     let lower = upper.saturating_sub(1);
     let step = values[upper] - values[lower];
     let fraction = if step > 0.0 { (value - values[lower]) / step } else { 1.0 };
-    let threshold = threshold.map_or(0.5, |t| t as f32 / (1 << FRACTION_BITS) as f32);
+    let threshold = threshold.map_or(0.5, |t| (t as u32 >> 8) as f32 / (1 << 24) as f32);
     if fraction + threshold >= 1.0 { upper as u8 } else { lower as u8 }
 }

@@ -28,9 +28,8 @@
 //! Since r is small where levels are far apart, what rounding does to thresholds stays below
 //! 1.8e-7 of the threshold. A position costs 12 operations, 3 of them permutations.
 
-use super::grid::{Grid, ONE, at_least};
+use super::grid::{FRACTION_BITS, Grid, ONE, at_least};
 use crate::real::Real;
-use crate::rounding::FRACTION_BITS;
 use crate::simd::{Simd, opaque};
 
 #[path = "dynamic_tables.rs"]

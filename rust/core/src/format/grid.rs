@@ -21,11 +21,17 @@
 //! reciprocal and the product are both rounded). Positions are a little high at the very top, so
 //! that both come out as the last level; packing saturates.
 
-use super::{Codebook, EncodeBlock, Format};
+use super::{Codebook, DecodeBlocks, EncodeBlocks, Format};
 use crate::real::Real;
-use crate::rounding::{FRACTION_BITS, Rounding, ThresholdLanes, Thresholds};
-use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, opaque, pairs_mut, vectors};
+use crate::rounding::{Rounding, ThresholdLanes, Thresholds};
+use crate::simd::{
+    Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Table, opaque, pairs_mut, prefetch_ahead,
+    vectors,
+};
 use core::marker::PhantomData;
+
+/// Fraction bits of a position: those of a float32.
+pub(crate) const FRACTION_BITS: u32 = 23;
 
 /// One, as the scale of a position.
 pub(crate) const ONE: f64 = (1_u64 << FRACTION_BITS) as f64;
@@ -38,7 +44,8 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
     /// Level 1: the smallest value above zero.
     fn smallest(signed: bool) -> f32;
 
-    /// The code of a level, less the level, for positive levels above zero.
+    /// The code of a level, less the level, for positive levels above zero. Without signs, levels may be
+    /// counted from any number up: a level of 0 is that of zero, as codes saturate.
     fn offset(signed: bool) -> i16;
 
     /// What positions are computed with.
@@ -54,6 +61,26 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
         constants: &Self::Constants<S>,
         magnitude: S::F32,
     ) -> S::I32;
+
+    /// One of the two levels around a position: the upper one, where a threshold, in units of 2^-32, takes
+    /// the fraction to one.
+    #[inline(always)]
+    fn at_random<S: Simd>(simd: S, position: S::I32, threshold: S::I32) -> S::I32 {
+        let threshold = simd.shift_right::<{ u32::BITS - FRACTION_BITS }>(threshold);
+        simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold))
+    }
+
+    /// The values of codes, times a scale: looked up, if there is no quicker way.
+    #[inline(always)]
+    fn decode<S: Simd, const SIGNED: bool>(
+        simd: S,
+        table: &Table,
+        scale: S::F32,
+        codes: &[[[u8; GROUP]; 2]],
+        to: &mut [Pair<f32>],
+    ) {
+        simd.decode(table, scale, codes, to);
+    }
 
     /// The levels, all positive, nearest to the magnitudes of values from -1 to 1.
     #[inline(always)]
@@ -102,28 +129,61 @@ impl<G: Grid> Format for GridFormat<G> {
         if signed { &self.signed } else { &self.unsigned }
     }
 
-    fn encode(&self, level: Level, mut block: EncodeBlock<'_>) {
-        // Passed on by reference: to copy what was written a moment ago would wait for its parts to reach
-        // the cache.
-        let block = &mut block;
-        match (block.signed, block.rounding) {
-            (true, Rounding::Nearest) => level.run(Encode::<G, true, true>::new(block)),
-            (true, Rounding::Stochastic(_)) => level.run(Encode::<G, true, false>::new(block)),
-            (false, Rounding::Nearest) => level.run(Encode::<G, false, true>::new(block)),
-            (false, Rounding::Stochastic(_)) => level.run(Encode::<G, false, false>::new(block)),
+    fn decode(&self, level: Level, blocks: &mut DecodeBlocks<'_>) {
+        let table = self.codebook(blocks.signed).table();
+        if blocks.signed {
+            level.run(Decode::<G, true> { table, blocks, grid: PhantomData });
+        } else {
+            level.run(Decode::<G, false> { table, blocks, grid: PhantomData });
+        }
+    }
+
+    fn encode(&self, level: Level, blocks: &mut EncodeBlocks<'_>) {
+        match (blocks.signed, blocks.rounding) {
+            (true, Rounding::Nearest) => level.run(Encode::<G, true, true>::new(blocks)),
+            (true, Rounding::Stochastic { .. }) => level.run(Encode::<G, true, false>::new(blocks)),
+            (false, Rounding::Nearest) => level.run(Encode::<G, false, true>::new(blocks)),
+            (false, Rounding::Stochastic { .. }) => {
+                level.run(Encode::<G, false, false>::new(blocks))
+            }
         }
     }
 }
 
-/// The encoder of one block.
+/// The decoder.
+struct Decode<'a, 'b, G, const SIGNED: bool> {
+    table: &'a Table,
+    blocks: &'a mut DecodeBlocks<'b>,
+    grid: PhantomData<G>,
+}
+
+impl<G: Grid, const SIGNED: bool> Kernel for Decode<'_, '_, G, SIGNED> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let DecodeBlocks { codes, block_size, scales, values, .. } = self.blocks;
+        let n_pairs = block_size.div_ceil(PAIR);
+        for ((codes, values), &scale) in
+            codes.chunks(n_pairs).zip(values.chunks_mut(n_pairs)).zip(*scales)
+        {
+            for pair in codes {
+                prefetch_ahead(simd, pair);
+            }
+            G::decode::<S, SIGNED>(simd, self.table, simd.splat(scale), codes, values);
+        }
+    }
+}
+
+/// The encoder.
 struct Encode<'a, 'b, G, const SIGNED: bool, const NEAREST: bool> {
-    block: &'a mut EncodeBlock<'b>,
+    blocks: &'a mut EncodeBlocks<'b>,
     grid: PhantomData<G>,
 }
 
 impl<'a, 'b, G: Grid, const SIGNED: bool, const NEAREST: bool> Encode<'a, 'b, G, SIGNED, NEAREST> {
-    fn new(block: &'a mut EncodeBlock<'b>) -> Self {
-        Self { block, grid: PhantomData }
+    fn new(blocks: &'a mut EncodeBlocks<'b>) -> Self {
+        Self { blocks, grid: PhantomData }
     }
 }
 
@@ -134,27 +194,31 @@ impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let &mut EncodeBlock { values, inverse_scale, ref mut codes, rounding, .. } = self.block;
+        let EncodeBlocks { values, block_size, inverse_scales, codes, rounding, .. } = self.blocks;
         let mut encoder = Encoder::<S, G, SIGNED, NEAREST> {
             simd,
             constants: G::constants(simd, SIGNED, NEAREST),
             smallest: simd.splat(opaque(G::smallest(SIGNED))),
-            inverse: simd.splat(inverse_scale),
-            thresholds: match rounding {
-                Rounding::Stochastic(thresholds) => thresholds.lanes(simd),
-                Rounding::Nearest => Thresholds::default().lanes(simd), // not used
-            },
+            inverse: simd.splat(0.0),
+            thresholds: Thresholds::default().lanes(simd),
         };
-        let (whole, rest) = codes.as_chunks_mut::<PAIR>();
-        let whole = pairs_mut(whole.as_flattened_mut());
-        let n_whole = whole.len();
-        for (pair, (codes, values)) in whole.iter_mut().zip(values).enumerate() {
-            encoder.encode(pair, values, codes);
-        }
-        if !rest.is_empty() {
-            let mut codes = [[0; GROUP]; 2];
-            encoder.encode(n_whole, &values[n_whole], &mut codes);
-            rest.copy_from_slice(&codes.as_flattened()[..rest.len()]);
+        let blocks = codes.chunks_mut(*block_size).zip(values.chunks(block_size.div_ceil(PAIR)));
+        for (block, ((codes, values), &inverse)) in blocks.zip(*inverse_scales).enumerate() {
+            encoder.inverse = simd.splat(inverse);
+            if let (false, Rounding::Stochastic { stream, first_block }) = (NEAREST, &rounding) {
+                encoder.thresholds = stream.block(first_block + block).lanes(simd);
+            }
+            let (whole, rest) = codes.as_chunks_mut::<PAIR>();
+            let whole = pairs_mut(whole.as_flattened_mut());
+            let n_whole = whole.len();
+            for (pair, (codes, values)) in whole.iter_mut().zip(values).enumerate() {
+                encoder.encode(pair, values, codes);
+            }
+            if !rest.is_empty() {
+                let mut codes = [[0; GROUP]; 2];
+                encoder.encode(n_whole, &values[n_whole], &mut codes);
+                rest.copy_from_slice(&codes.as_flattened()[..rest.len()]);
+            }
         }
     }
 }
@@ -207,12 +271,13 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
     #[inline(always)]
     fn random(&self, position: S::I32, threshold: S::I32, value: S::F32) -> S::I32 {
         let simd = self.simd;
-        let level = simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold));
+        let level = G::at_random(simd, position, threshold);
         if SIGNED {
             // The fraction of level 1 that a smaller magnitude has come must reach one, together
             // with the threshold, which is here put into the fraction bits of a float in [1, 2).
             let one = simd.splat_i32(0x3f80_0000);
-            let missing = simd.splat(2.0) - simd.with_bits(simd.xor_i32(threshold, one));
+            let threshold = simd.xor_i32(simd.shift_right::<9>(threshold), one);
+            let missing = simd.splat(2.0) - simd.with_bits(threshold);
             let magnitude = (value * self.inverse).abs();
             simd.keep_where_greater(level, magnitude, missing * self.smallest)
         } else {

@@ -2,15 +2,17 @@
 //!
 //! A block of a state is one float32 scale, its largest magnitude, and a byte for each element: an
 //! index into a codebook of 256 sorted values. What is stored means exactly `codebook[code] * scale`
-//! in float32, whatever the codec; so decoding is written once, as a table lookup (`block.rs`), and
-//! a codec is a codebook with a way to find the code of a value. Two ways exist: [`grid`] for
-//! codecs whose code is a formula of the value, [`custom`] for any table at all.
+//! in float32, whatever the codec. So all of them can be decoded by a table lookup, and a codec is a
+//! codebook with a way to find the code of a value. Two ways exist: [`grid`] for codecs whose code is
+//! a formula of the value, [`custom`] for any table at all. Where the value is a formula of the code too,
+//! to the bit, a codec may decode by it.
 
 mod codebook;
 mod custom;
 mod dynamic;
 mod grid;
 mod linear;
+mod minifloat;
 mod root;
 #[cfg(test)]
 mod tests;
@@ -19,30 +21,74 @@ pub use codebook::Codebook;
 
 use crate::error::{Error, Result};
 use crate::rounding::Rounding;
-use crate::simd::{Level, Pair};
+use crate::simd::{GROUP, Kernel, Level, PAIR, Pair, Simd, Table, prefetch_ahead};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-/// What a codec does: its codebooks, and how a block is encoded.
+/// What a codec does: its codebooks, and how blocks are decoded and encoded.
 pub(crate) trait Format: Send + Sync {
     /// The values that codes stand for.
     fn codebook(&self, signed: bool) -> &Codebook;
-    /// Encodes one block; the scale is positive and finite.
-    fn encode(&self, level: Level, block: EncodeBlock<'_>);
+    /// Decodes blocks: the values of their codes times their scales.
+    fn decode(&self, level: Level, blocks: &mut DecodeBlocks<'_>) {
+        level.run(LookUp { table: self.codebook(blocks.signed).table(), blocks });
+    }
+    /// Encodes blocks.
+    fn encode(&self, level: Level, blocks: &mut EncodeBlocks<'_>);
 }
 
-/// One block of values to be encoded.
-pub(crate) struct EncodeBlock<'a> {
+/// Blocks to be decoded, one after the other in memory, which end with a pair of groups.
+pub(crate) struct DecodeBlocks<'a> {
+    /// The codes.
+    pub(crate) codes: &'a [[[u8; GROUP]; 2]],
+    /// Elements in a block; the last one may be short.
+    pub(crate) block_size: usize,
+    /// What the values of the codes of each block are multiplied by.
+    pub(crate) scales: &'a [f32],
+    /// Where the values go; as many or more.
+    pub(crate) values: &'a mut [Pair<f32>],
+    /// Which of the codec's codebooks.
+    pub(crate) signed: bool,
+}
+
+/// Blocks of values to be encoded, one after the other in memory.
+pub(crate) struct EncodeBlocks<'a> {
     /// The values; what follows the last one does not matter.
     pub(crate) values: &'a [Pair<f32>],
-    /// What makes the value of largest magnitude 1 or -1.
-    pub(crate) inverse_scale: f32,
+    /// Elements in a block; the last one may be short.
+    pub(crate) block_size: usize,
+    /// For each block, what makes its value of largest magnitude 1 or -1.
+    pub(crate) inverse_scales: &'a [f32],
     /// Where the codes go; no longer than `values`.
     pub(crate) codes: &'a mut [u8],
     /// Which of the codec's codebooks.
     pub(crate) signed: bool,
     /// How values between two codes are rounded.
     pub(crate) rounding: Rounding,
+}
+
+/// Decodes by a table, which every codec has.
+struct LookUp<'a, 'b> {
+    table: &'a Table,
+    blocks: &'a mut DecodeBlocks<'b>,
+}
+
+impl Kernel for LookUp<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let DecodeBlocks { codes, block_size, scales, values, .. } = self.blocks;
+        let n_pairs = block_size.div_ceil(PAIR);
+        for ((codes, values), &scale) in
+            codes.chunks(n_pairs).zip(values.chunks_mut(n_pairs)).zip(*scales)
+        {
+            for pair in codes {
+                prefetch_ahead(simd, pair);
+            }
+            simd.decode(self.table, simd.splat(scale), codes, values);
+        }
+    }
 }
 
 /// How a normalized value becomes a byte.
@@ -57,6 +103,7 @@ type Builtin = (&'static str, fn() -> Arc<dyn Format>);
 
 /// The codecs that have a name. The first is the default.
 const BUILTIN: &[Builtin] = &[
+    ("minifloat", || Arc::new(grid::GridFormat::<minifloat::Minifloat>::new())),
     ("dynamic", || Arc::new(grid::GridFormat::<dynamic::Dynamic>::new())),
     ("root", || Arc::new(grid::GridFormat::<root::Root>::new())),
     ("linear", || Arc::new(grid::GridFormat::<linear::Linear>::new())),
@@ -110,10 +157,19 @@ impl Codec {
         self.format.codebook(signed)
     }
 
-    /// Encodes one block.
+    /// Decodes blocks.
+    //
+    // By reference, here and in encoding: to copy what was written a moment ago would wait for its parts
+    // to reach the cache.
     #[inline]
-    pub(crate) fn encode(&self, level: Level, block: EncodeBlock<'_>) {
-        self.format.encode(level, block);
+    pub(crate) fn decode(&self, level: Level, mut blocks: DecodeBlocks<'_>) {
+        self.format.decode(level, &mut blocks);
+    }
+
+    /// Encodes blocks.
+    #[inline]
+    pub(crate) fn encode(&self, level: Level, mut blocks: EncodeBlocks<'_>) {
+        self.format.encode(level, &mut blocks);
     }
 }
 

@@ -11,10 +11,9 @@
 //! `i + (y - t_i) / (t_{i+1} - t_i)`. Where s is near an integer it does not matter on which side of
 //! it i falls: the position is continuous.
 
-use super::grid::{Grid, ONE};
+use super::grid::{FRACTION_BITS, Grid, ONE};
 use super::linear::{n_levels, symmetric};
 use crate::real::Real;
-use crate::rounding::FRACTION_BITS;
 use crate::simd::{Simd, opaque};
 
 /// A little more than 2^-24.

@@ -1,9 +1,9 @@
 //! The table of instantiations: rule x dtype x storage, for the instruction set in use.
 //!
 //! A rule and its dtypes are types to the compiler and values to the caller. Here one becomes the
-//! other, once for each chunk of blocks. Codecs are not part of the table, as decoding is the same
-//! for all of them and encoding is a call for each block (`format/`): so a codec or a rule more adds
-//! a line to the machine code, and not a factor.
+//! other, once for each chunk of blocks. Codecs are not part of the table, as decoding and encoding
+//! are a call for each batch of blocks (`format/`): so a codec or a rule more adds a line to the machine
+//! code, and not a factor.
 
 #[cfg(test)]
 mod tests;

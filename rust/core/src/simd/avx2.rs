@@ -3,13 +3,14 @@
 //! Every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx2::detect`] has found the features.
 //!
-//! **The budget.** A step of AdamW with the codec `dynamic` is 134 instructions for 8 elements: 56 decode
-//! both states, 21 update, 57 encode both. Zen 3 starts six in a cycle, so 22 cycles are the least; it
-//! takes 48 in the cache: 12 to decode, 10 to update (the divider alone is busy for 8.4), 18 to encode, and
-//! 8 for where blocks of 256 begin and end. It is how many operations wait for others that counts
-//! (`format/grid.rs`): so lookups beside the divisions, which look free, cost 6 cycles instead, and
-//! decoding by broadcasts and blends or with wider loads of codes, or encoding two vectors at a time,
-//! changed nothing.
+//! **The budget.** The loops of a step of AdamW have, for 8 elements, 64 instructions with the codec
+//! `minifloat` (19 decode both states, 22 update, 23 encode both) and 134 with `dynamic` (56, 21, 57); where
+//! batches and blocks of 256 begin and end are some 15 more. A core of Zen 3 starts six in a cycle, and
+//! three for each of two threads that share it, as on rented machines: there a step takes 27 and 47
+//! cycles in the cache (`cargo bench -p optim8-core`), 9 of them to update, as long as the divider is
+//! busy. So it is the number of instructions that counts, those that only load or jump included: a
+//! quicker instruction to spread codes, which needs a load of its own, is no gain, and neither is decoding
+//! beside the divisions, since constants then have to be loaded for each vector.
 
 use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;
@@ -262,6 +263,12 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn load_codes(self, codes: &[u8; GROUP], at: usize) -> I32x8 {
+        let codes = part(codes, at).as_ptr();
+        // SAFETY: `codes` points at 8 bytes, any alignment; the token proves the feature.
+        I32x8(unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(codes.cast())) })
+    }
+    #[inline(always)]
     fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]) {
         let (a, b) = (self.load_i32(levels, 0).0, self.load_i32(levels, 1).0);
         let (c, d) = (self.load_i32(levels, 2).0, self.load_i32(levels, 3).0);
@@ -320,10 +327,22 @@ impl Simd for Avx2 {
     fn negate_by_sign(self, value: I32x8, sign: F32x8) -> I32x8 {
         I32x8(avx2!(_mm256_sign_epi32(value.0, _mm256_castps_si256(sign.0))))
     }
+    #[inline(always)]
+    fn select_negative(self, of: I32x8, yes: F32x8, no: F32x8) -> F32x8 {
+        F32x8(avx2!(_mm256_blendv_ps(no.0, yes.0, _mm256_castsi256_ps(of.0))))
+    }
 
+    #[inline(always)]
+    fn abs_i32(self, value: I32x8) -> I32x8 {
+        I32x8(avx2!(_mm256_abs_epi32(value.0)))
+    }
     #[inline(always)]
     fn add_i32(self, a: I32x8, b: I32x8) -> I32x8 {
         I32x8(avx2!(_mm256_add_epi32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn mul_i32(self, a: I32x8, b: I32x8) -> I32x8 {
+        I32x8(avx2!(_mm256_mullo_epi32(a.0, b.0)))
     }
     #[inline(always)]
     fn and_i32(self, a: I32x8, b: I32x8) -> I32x8 {

@@ -307,6 +307,12 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn load_codes(self, codes: &[u8; GROUP], at: usize) -> I32x16 {
+        let codes = part(codes, at).as_ptr();
+        // SAFETY: `codes` points at 16 bytes, any alignment; the token proves the feature.
+        I32x16(unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast())) })
+    }
+    #[inline(always)]
     fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]) {
         let (a, b) = (self.load_i32(levels, 0).0, self.load_i32(levels, 1).0);
         let packed = avx512!({
@@ -373,10 +379,22 @@ impl Simd for Avx512 {
             _mm512_mask_sub_epi32(value.0, negative, _mm512_setzero_si512(), value.0)
         }))
     }
+    #[inline(always)]
+    fn select_negative(self, of: I32x16, yes: F32x16, no: F32x16) -> F32x16 {
+        F32x16(avx512!(_mm512_mask_mov_ps(no.0, _mm512_movepi32_mask(of.0), yes.0)))
+    }
 
+    #[inline(always)]
+    fn abs_i32(self, value: I32x16) -> I32x16 {
+        I32x16(avx512!(_mm512_abs_epi32(value.0)))
+    }
     #[inline(always)]
     fn add_i32(self, a: I32x16, b: I32x16) -> I32x16 {
         I32x16(avx512!(_mm512_add_epi32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn mul_i32(self, a: I32x16, b: I32x16) -> I32x16 {
+        I32x16(avx512!(_mm512_mullo_epi32(a.0, b.0)))
     }
     #[inline(always)]
     fn and_i32(self, a: I32x16, b: I32x16) -> I32x16 {

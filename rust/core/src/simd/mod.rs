@@ -66,6 +66,21 @@ pub(crate) fn pairs_mut<T>(slice: &mut [T]) -> &mut [[[T; GROUP]; 2]] {
     slice.as_chunks_mut().0.as_chunks_mut().0
 }
 
+/// How far ahead memory is asked for, in elements.
+const AHEAD: usize = 1024;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Asks for the cache lines of two groups some way ahead of these.
+#[inline(always)]
+pub(crate) fn prefetch_ahead<S: Simd, T>(simd: S, pair: &[[T; GROUP]; 2]) {
+    let ahead = pair.as_ptr().cast::<T>().wrapping_add(AHEAD).cast::<u8>();
+    for line in 0..size_of::<[T; PAIR]>().div_ceil(LINE) {
+        simd.prefetch(ahead.wrapping_add(line * LINE));
+    }
+}
+
 /// 256 values to look up, whole and as bytes: instruction sets differ in what is quicker.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
@@ -77,9 +92,6 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Of zeros.
-    pub(crate) const ZEROS: Self = Self { values: [0.0; 256], bytes: [[0; 256]; 4] };
-
     pub(crate) fn new(values: [f32; 256]) -> Self {
         let bytes = [0, 1, 2, 3].map(|byte| values.map(|value| value.to_le_bytes()[byte]));
         Self { values, bytes }
@@ -158,8 +170,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         codes: &[[[u8; GROUP]; 2]],
         to: &mut [Pair<f32>],
     );
+    /// The vector `at` of a group of codes.
+    fn load_codes(self, codes: &[u8; GROUP], at: usize) -> Self::I32;
     /// Packs one group: `codes[i] = clamp(levels[i] + offset, 0, 255)`, for levels from -2^15 to
-    /// 2^15 - 256 and offsets from -256 to 255.
+    /// 2^15 - 256 and offsets from -4096 to 255.
     fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]);
     /// `table[index % 8]`.
     fn lookup8(self, table: &[f32; 8], index: Self::I32) -> Self::F32;
@@ -184,10 +198,18 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `sign` is +0.
     fn negate_by_sign(self, value: Self::I32, sign: Self::F32) -> Self::I32;
 
+    /// `yes` where the sign bit of `of` is set, otherwise `no`.
+    fn select_negative(self, of: Self::I32, yes: Self::F32, no: Self::F32) -> Self::F32;
+
     // ---- integer lanes
+
+    /// Magnitude; that of -2^31 is itself.
+    fn abs_i32(self, value: Self::I32) -> Self::I32;
 
     /// Sum, wrapping.
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Product, wrapping.
+    fn mul_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// Bitwise and.
     fn and_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// Bitwise exclusive or.

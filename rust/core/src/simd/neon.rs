@@ -252,6 +252,14 @@ impl Simd for Neon {
         }
     }
     #[inline(always)]
+    fn load_codes(self, codes: &[u8; GROUP], at: usize) -> I32x4 {
+        let codes = u32::from_le_bytes(*part(codes, at).first_chunk().expect("4 codes"));
+        I32x4(neon!({
+            let words = vmovl_u8(vcreate_u8(u64::from(codes)));
+            vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(words)))
+        }))
+    }
+    #[inline(always)]
     fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]) {
         for half in 0..2 {
             let (a, b) = (self.load_i32(levels, 4 * half).0, self.load_i32(levels, 4 * half + 1).0);
@@ -313,10 +321,22 @@ impl Simd for Neon {
             vsubq_s32(veorq_s32(value.0, negative), negative)
         }))
     }
+    #[inline(always)]
+    fn select_negative(self, of: I32x4, yes: F32x4, no: F32x4) -> F32x4 {
+        F32x4(neon!(vbslq_f32(vcltzq_s32(of.0), yes.0, no.0)))
+    }
 
+    #[inline(always)]
+    fn abs_i32(self, value: I32x4) -> I32x4 {
+        I32x4(neon!(vabsq_s32(value.0)))
+    }
     #[inline(always)]
     fn add_i32(self, a: I32x4, b: I32x4) -> I32x4 {
         I32x4(neon!(vaddq_s32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn mul_i32(self, a: I32x4, b: I32x4) -> I32x4 {
+        I32x4(neon!(vmulq_s32(a.0, b.0)))
     }
     #[inline(always)]
     fn and_i32(self, a: I32x4, b: I32x4) -> I32x4 {

@@ -86,6 +86,10 @@ impl Simd for Scalar {
         }
     }
     #[inline(always)]
+    fn load_codes(self, codes: &[u8; GROUP], at: usize) -> i32 {
+        i32::from(codes[at])
+    }
+    #[inline(always)]
     fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]) {
         for (at, code) in codes.iter_mut().enumerate() {
             // Unrolled, this loop is large and no faster.
@@ -129,10 +133,22 @@ impl Simd for Scalar {
     fn negate_by_sign(self, value: i32, sign: f32) -> i32 {
         if sign.is_sign_negative() { value.wrapping_neg() } else { value }
     }
+    #[inline(always)]
+    fn select_negative(self, of: i32, yes: f32, no: f32) -> f32 {
+        if of < 0 { yes } else { no }
+    }
 
+    #[inline(always)]
+    fn abs_i32(self, value: i32) -> i32 {
+        value.wrapping_abs()
+    }
     #[inline(always)]
     fn add_i32(self, a: i32, b: i32) -> i32 {
         a.wrapping_add(b)
+    }
+    #[inline(always)]
+    fn mul_i32(self, a: i32, b: i32) -> i32 {
+        a.wrapping_mul(b)
     }
     #[inline(always)]
     fn and_i32(self, a: i32, b: i32) -> i32 {

@@ -77,7 +77,7 @@ struct Battery {
 }
 
 /// The operations of the battery.
-const N_OPERATIONS: usize = 42;
+const N_OPERATIONS: usize = 46;
 
 impl Kernel for Battery {
     type Output = Output;
@@ -169,6 +169,10 @@ impl Kernel for Battery {
                 39 => int(simd.select_nan(x, p, q)),
                 40 => simd.max_abs(in_range(simd, x), in_range(simd, y).abs()),
                 41 => float(x.where_positive(y)),
+                42 => int(simd.load_codes(&bytes[0], at)),
+                43 => simd.select_negative(p, x, y),
+                44 => int(simd.abs_i32(p)),
+                45 => int(simd.mul_i32(p, q)),
                 _ => unreachable!("no such operation"),
             };
             simd.store(result, &mut lanes.0, at);
@@ -240,20 +244,25 @@ fn every_method_gives_the_bits_of_the_reference() {
 
 #[test]
 fn packing_saturates_at_both_ends() {
-    struct Pack;
+    struct Pack {
+        levels: [i32; GROUP],
+        offset: i16,
+    }
     impl Kernel for Pack {
         type Output = [u8; GROUP];
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) -> [u8; GROUP] {
-            let values = core::array::from_fn(|i| i as i32 * 20 - 200);
             let mut codes = [0; GROUP];
-            simd.store_codes(&values, 127, &mut codes);
+            simd.store_codes(&self.levels, self.offset, &mut codes);
             codes
         }
     }
     for level in levels_under_test() {
-        let expected = core::array::from_fn(|i| (i as i32 * 20 - 200 + 127).clamp(0, 255) as u8);
-        assert_eq!(level.run(Pack), expected, "{}", level.name());
+        for (first, offset) in [(-200, 127), (1900, -2048)] {
+            let levels: [i32; GROUP] = core::array::from_fn(|i| i as i32 * 20 + first);
+            let expected = levels.map(|level| (level + i32::from(offset)).clamp(0, 255) as u8);
+            assert_eq!(level.run(Pack { levels, offset }), expected, "{}", level.name());
+        }
     }
 }
 
