@@ -47,7 +47,7 @@ def test_group_options_are_the_golden_ones():
     options = {
         "state_bits": 8,
         "block_size": 256,
-        "codec": "dynamic",
+        "codec": "minifloat",
         "state_rounding": "stochastic",
         "param_rounding": "nearest",
         "min_quantized_numel": 4096,

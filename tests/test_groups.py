@@ -45,7 +45,7 @@ def test_groups_survive_a_checkpoint():
     step(optimizers[0])
     optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
     assert "exp_avg" in optimizers[1].state[model.embedding.weight]
-    assert [g["codec"] for g in optimizers[1].param_groups] == ["dynamic", "root", "dynamic"]
+    assert [g["codec"] for g in optimizers[1].param_groups] == ["minifloat", "root", "minifloat"]
 
 
 @pytest.mark.parametrize("selector", ["*.biass", nn.Conv2d, "frozen"])

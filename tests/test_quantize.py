@@ -183,7 +183,7 @@ def test_nonfinite_values_stay_in_their_block():
 @pytest.mark.parametrize(
     ("kwargs", "error", "match"),
     [
-        ({"codec": "nope"}, ValueError, "Invalid codec: 'nope' .known: dynamic, root, linear"),
+        ({"codec": "nope"}, ValueError, "'nope' .known: minifloat, dynamic, root, linear"),
         ({"codec": None}, ValueError, "Invalid codec: None"),
         ({"block_size": 100}, ValueError, "power of two from 32 to 4096, found 100"),
         ({"block_size": -32}, ValueError, "power of two"),

@@ -44,7 +44,7 @@ def codebook(name: str, signed: bool) -> Tensor:
     Parameters
     ----------
     name
-        "dynamic", "root", "linear", or a name given to `register_codebook`.
+        "minifloat", "dynamic", "root", "linear", or a name given to `register_codebook`.
     signed
         The codebook for values of both signs, or that for values which cannot be negative.
 
@@ -160,7 +160,7 @@ class QuantizedTensor(Generic[Array]):
 
 
 def quantize(
-    x: Array, *, codec: str = "dynamic", signed: bool | None = None, block_size: int = 256
+    x: Array, *, codec: str = "minifloat", signed: bool | None = None, block_size: int = 256
 ) -> QuantizedTensor[Array]:
     """Quantize a tensor to one byte an element and one float32 scale a block.
 
@@ -174,7 +174,8 @@ def quantize(
         A CPU tensor or a NumPy array of float32, float64, float16 or (torch) bfloat16, of any
         shape and strides.
     codec
-        How a normalized value becomes a byte: "dynamic", "root", "linear" or a registered name.
+        How a normalized value becomes a byte: "minifloat", "dynamic", "root", "linear" or a
+        registered name.
     signed
         Whether to use the codebook for both signs. With False, negative values become zero. By
         default, True if any value is negative.
@@ -200,11 +201,11 @@ def quantize(
     >>> import optim8, torch
     >>> q = optim8.quantize(torch.tensor([0.0, 0.5, -2.0, 4.0]))
     >>> q.codes
-    tensor([127, 192,  35, 255], dtype=torch.uint8)
+    tensor([127, 207,  16, 254], dtype=torch.uint8)
     >>> q.scales
     tensor([4.])
     >>> q.dequantize()
-    tensor([ 0.0000,  0.4844, -2.0031,  4.0000])
+    tensor([ 0.0000,  0.5020, -1.9919,  4.0000])
     """
     check_block_size(block_size)
     if isinstance(x, np.ndarray):

@@ -29,6 +29,9 @@ NESTED = "__bnb_optimizer_quant_state__"
 BLOCK_SIZE = 256
 """Of its 8-bit states, in every version of the last years."""
 
+CODEC = "dynamic"
+"""Of ours, that with its codebooks."""
+
 _FROM_BETAS = {"SGD": "momentum", "LARS": "momentum", "RMSprop": "alpha"}
 """Classes without betas, whose first beta is this in bitsandbytes."""
 
@@ -57,7 +60,8 @@ def read_group(optimizer: Optim8Optimizer, group: Group) -> dict[str, Any]:
     if name in _FROM_BETAS and "betas" in theirs:
         theirs[_FROM_BETAS[name]] = float(theirs["betas"][0])
     known = {*optimizer.defaults, "params"}
-    return {key: value for key, value in theirs.items() if key in known}
+    # Unless another codec was asked for, codes stay what they are.
+    return {**{k: v for k, v in theirs.items() if k in known}, "codec": CODEC}
 
 
 def read_state(
@@ -201,7 +205,7 @@ def _write_state(rule: str, param: Tensor, group: Group, state: State) -> dict[s
             new = {f"state{number}": values}
         else:
             codes, scales = quantize_tensor(
-                values.reshape(-1), codec_named("dynamic"), signed, BLOCK_SIZE
+                values.reshape(-1), codec_named(CODEC), signed, BLOCK_SIZE
             )
             new = {f"state{number}": codes.reshape(param.shape), f"absmax{number}": scales}
         if index is not None:
@@ -209,7 +213,7 @@ def _write_state(rule: str, param: Tensor, group: Group, state: State) -> dict[s
                 new[key] = torch.stack([*parts[key], value]) if key in parts else value[None]
         parts.update(new)
         if quantized:
-            parts[f"qmap{number}"] = torch.as_tensor(codebook("dynamic", signed))
+            parts[f"qmap{number}"] = torch.as_tensor(codebook(CODEC, signed))
     if rule in ("lamb", "lars_momentum"):
         parts["unorm_vec"] = torch.zeros(1)  # where it adds up the norm of its next update
     return {"step": int(state["step"]), NESTED: parts}

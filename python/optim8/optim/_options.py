@@ -23,7 +23,8 @@ class Options(TypedDict, total=False):
     block_size
         Elements that share one scale: a power of two from 32 to 4096. Default 256.
     codec
-        "dynamic" (default), "root", "linear" or a name given to `optim8.register_codebook`.
+        "minifloat" (default), "dynamic" (the paper's), "root", "linear" or a name given to
+        `optim8.register_codebook`.
     state_rounding
         "stochastic" (default): slow averages (second moments, and first moments with a beta of 0.99
         or more) round to either neighbour with probabilities that keep their expected value, and
@@ -54,7 +55,7 @@ class Options(TypedDict, total=False):
 DEFAULTS: Options = {
     "state_bits": 8,
     "block_size": 256,
-    "codec": "dynamic",
+    "codec": "minifloat",
     "state_rounding": "stochastic",
     "param_rounding": "nearest",
     "min_quantized_numel": 4096,
