@@ -21,7 +21,7 @@ from benches.cases import Case
 #: Makes an optimizer from parameters and AdamW's hyperparameters as keywords.
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
 
-CODECS = ("dynamic", "root", "linear")
+CODECS = ("minifloat", "dynamic", "root", "linear")
 
 #: What all others are compared with.
 BASELINE = "torch fused"
@@ -84,7 +84,7 @@ def ours() -> list[Candidate]:
     """Return optim8's AdamW with each codec."""
     import optim8
 
-    tolerances = {"dynamic": 0.03, "root": 0.03, "linear": 0.1}
+    tolerances = {"minifloat": 0.03, "dynamic": 0.03, "root": 0.03, "linear": 0.1}
     return [
         Candidate(f"optim8 {codec}", partial(optim8.AdamW, codec=codec), tolerances[codec])
         for codec in CODECS

@@ -15,7 +15,7 @@ from benches.plan_fit import Coverage
 from benches.plan_memory import Comparison
 from benches.record import Record, Result
 
-OURS = "optim8 dynamic"
+OURS = f"optim8 {optimizers.CODECS[0]}"
 
 #: What each bench is compared with; "backward" is the time between two steps.
 BASELINES = {
@@ -117,10 +117,11 @@ def plan_memory_table(comparisons: Iterable[Comparison]) -> str:
 def fidelity_table(fidelity: Iterable[Fidelity]) -> str:
     """Show the update-error study."""
     return table(
-        ("states", "bytes/parameter", "error", "largest, in lr"),
+        ("states", "gradients", "bytes/parameter", "error", "largest, in lr"),
         (
             (
                 f.candidate,
+                f.stream,
                 f"{f.state_bytes_per_parameter:.2f}",
                 f"{f.error:.4f}",
                 f"{f.largest_error_in_lr:,.2f}",
@@ -218,7 +219,7 @@ def _memory(field: Callable[[Memory], float]) -> Callable[[Record], float | None
 
 
 def _error(record: Record) -> float | None:
-    return _errors(record).get(f"{OURS}, stochastic, block 256")
+    return _errors(record).get("optim8 dynamic, stochastic, block 256")
 
 
 def _error_against_peer(record: Record) -> float | None:
@@ -231,7 +232,7 @@ def _share_within_spread(record: Record) -> float | None:
 
 
 def _errors(record: Record) -> dict[str, float]:
-    return {f.candidate: f.error for f in record.fidelity}
+    return {f.candidate: f.error for f in record.fidelity if f.stream == "GPT"}
 
 
 _FUSED = optimizers.BASELINE
