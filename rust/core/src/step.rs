@@ -119,6 +119,7 @@ where
             core::array::from_fn(|_| each.next().expect("one for each state"));
         let origin = self.layout.elements(self.blocks.clone()).start;
         let mut tail = Tail::new();
+        let mut peaks = [[0; MAX_BLOCKS]; N];
         let mut rooms = Rooms::new(effect, N);
         let mut outcome = Outcome::default();
         let mut blocks = self.blocks.clone();
@@ -158,18 +159,17 @@ where
             let part = Part { param, grad, states };
             let mut sums: Sums<E::Compute> = [[E::Compute::default(); GROUP]; 2];
             // With `None` as a constant there is no trace of thresholds in what it compiles to.
-            let peaks = match self.param_stream {
+            match self.param_stream {
                 Some(stream) if E::STOCHASTIC => {
-                    let mut thresholds = stream.block(batch.start).lanes(simd);
-                    let thresholds = Some(&mut thresholds);
+                    let thresholds = Some(&mut stream.block(batch.start).lanes(simd));
                     update_blocks::<S, R, E, N, QUANTIZED, MEASURE>(
-                        simd, &rule, part, block_size, thresholds, &mut sums, &mut tail,
-                    )
+                        simd, &rule, part, block_size, thresholds, &mut sums, &mut tail, &mut peaks,
+                    );
                 }
                 _ => update_blocks::<S, R, E, N, QUANTIZED, MEASURE>(
-                    simd, &rule, part, block_size, None, &mut sums, &mut tail,
+                    simd, &rule, part, block_size, None, &mut sums, &mut tail, &mut peaks,
                 ),
-            };
+            }
             if MEASURE {
                 for (total, sums) in outcome.sums.iter_mut().zip(sums) {
                     *total += sums.into_iter().map(E::Compute::to_f64).sum::<f64>();

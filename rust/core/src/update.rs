@@ -97,7 +97,8 @@ impl<E: Element, const N: usize> Part<'_, E, N> {
 
 /// The update of a batch of blocks, or (`MEASURE`) the sums of the rule's terms over it.
 ///
-/// Leaves quantized states in `fresh`, and returns the bits of the largest magnitudes in each block.
+/// Leaves quantized states in `fresh`, and the bits of the largest magnitudes of each block in
+/// `largest`.
 #[inline(always)]
 pub(crate) fn update_blocks<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool>(
     simd: S,
@@ -107,13 +108,13 @@ pub(crate) fn update_blocks<S, R, E, const N: usize, const QUANTIZED: bool, cons
     mut thresholds: Option<&mut ThresholdLanes<S>>,
     sums: &mut Sums<E::Compute>,
     tail: &mut Tail<E, N>,
-) -> [[i32; MAX_BLOCKS]; N]
-where
+    largest: &mut [[i32; MAX_BLOCKS]; N],
+) where
     S: Simd,
     R: Rule<N>,
     E: Element,
 {
-    let mut peaks = Peaks::new(simd, block_size);
+    let mut peaks = Peaks::new(simd, block_size, largest);
     let len = batch.param.len();
     let mut start = 0;
     while start < len {
@@ -138,30 +139,30 @@ where
         }
         start = elements.end;
     }
-    peaks.finish(simd)
+    peaks.finish(simd);
 }
 
 /// The largest magnitudes of the fresh states of each block, as bits.
-struct Peaks<S: Simd, const N: usize> {
+struct Peaks<'a, S: Simd, const N: usize> {
     /// Of the turns so far of a block.
     so_far: [S::I32; N],
     /// Turns that are left of it.
     n_left: usize,
     turns_per_block: usize,
-    of_blocks: [[i32; MAX_BLOCKS]; N],
+    of_blocks: &'a mut [[i32; MAX_BLOCKS]; N],
     /// Blocks before it.
     n_blocks: usize,
 }
 
-impl<S: Simd, const N: usize> Peaks<S, N> {
+impl<'a, S: Simd, const N: usize> Peaks<'a, S, N> {
     #[inline(always)]
-    fn new(simd: S, block_size: usize) -> Self {
+    fn new(simd: S, block_size: usize, of_blocks: &'a mut [[i32; MAX_BLOCKS]; N]) -> Self {
         let turns_per_block = block_size.div_ceil(TURN);
         Self {
             so_far: [simd.splat_i32(0); N],
             n_left: turns_per_block,
             turns_per_block,
-            of_blocks: [[0; MAX_BLOCKS]; N],
+            of_blocks,
             n_blocks: 0,
         }
     }
@@ -185,13 +186,12 @@ impl<S: Simd, const N: usize> Peaks<S, N> {
         self.n_blocks += 1;
     }
 
-    /// Those of all blocks, of which the last may have been short.
+    /// All blocks are over, of which the last may have been short.
     #[inline(always)]
-    fn finish(mut self, simd: S) -> [[i32; MAX_BLOCKS]; N] {
+    fn finish(mut self, simd: S) {
         if self.n_left < self.turns_per_block {
             self.end_block(simd);
         }
-        self.of_blocks
     }
 }
 
@@ -204,7 +204,7 @@ fn update_turns<S, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: b
     part: Part<'_, E, N>,
     elements: Range<usize>,
     mut thresholds: Option<&mut ThresholdLanes<S>>,
-    peaks: &mut Peaks<S, N>,
+    peaks: &mut Peaks<'_, S, N>,
     sums: &mut Sums<E::Compute>,
 ) where
     S: Simd,

@@ -21,12 +21,11 @@
 //! reciprocal and the product are both rounded). Positions are a little high at the very top, so
 //! that both come out as the last level; packing saturates.
 
-use super::{Codebook, DecodeBlocks, EncodeBlocks, Format};
+use super::{Codebook, DecodeBlocks, Decoder, EncodeBlocks, Format, LookUp, decode_blocks};
 use crate::real::Real;
 use crate::rounding::{Rounding, ThresholdLanes, Thresholds};
 use crate::simd::{
-    Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Table, opaque, pairs_mut, prefetch_ahead,
-    vectors,
+    Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Table, opaque, pairs_mut, vectors,
 };
 use core::marker::PhantomData;
 
@@ -70,16 +69,10 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
         simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold))
     }
 
-    /// The values of codes, times a scale: looked up, if there is no quicker way.
+    /// How codes are decoded: by the table, if there is no quicker way.
     #[inline(always)]
-    fn decode<S: Simd, const SIGNED: bool>(
-        simd: S,
-        table: &Table,
-        scale: S::F32,
-        codes: &[[[u8; GROUP]; 2]],
-        to: &mut [Pair<f32>],
-    ) {
-        simd.decode(table, scale, codes, to);
+    fn decoder<S: Simd, const SIGNED: bool>(_simd: S, table: &Table) -> impl Decoder<S> {
+        LookUp(table)
     }
 
     /// The levels, all positive, nearest to the magnitudes of values from -1 to 1.
@@ -162,16 +155,8 @@ impl<G: Grid, const SIGNED: bool> Kernel for Decode<'_, '_, G, SIGNED> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let DecodeBlocks { codes, block_size, scales, values, .. } = self.blocks;
-        let n_pairs = block_size.div_ceil(PAIR);
-        for ((codes, values), &scale) in
-            codes.chunks(n_pairs).zip(values.chunks_mut(n_pairs)).zip(*scales)
-        {
-            for pair in codes {
-                prefetch_ahead(simd, pair);
-            }
-            G::decode::<S, SIGNED>(simd, self.table, simd.splat(scale), codes, values);
-        }
+        let decoder = G::decoder::<S, SIGNED>(simd, self.table);
+        decode_blocks(simd, decoder, self.blocks);
     }
 }
 
@@ -202,23 +187,19 @@ impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel
             inverse: simd.splat(0.0),
             thresholds: Thresholds::default().lanes(simd),
         };
-        let blocks = codes.chunks_mut(*block_size).zip(values.chunks(block_size.div_ceil(PAIR)));
-        for (block, ((codes, values), &inverse)) in blocks.zip(*inverse_scales).enumerate() {
-            encoder.inverse = simd.splat(inverse);
-            if let (false, Rounding::Stochastic { stream, first_block }) = (NEAREST, &rounding) {
-                encoder.thresholds = stream.block(first_block + block).lanes(simd);
-            }
-            let (whole, rest) = codes.as_chunks_mut::<PAIR>();
-            let whole = pairs_mut(whole.as_flattened_mut());
-            let n_whole = whole.len();
-            for (pair, (codes, values)) in whole.iter_mut().zip(values).enumerate() {
-                encoder.encode(pair, values, codes);
-            }
-            if !rest.is_empty() {
-                let mut codes = [[0; GROUP]; 2];
-                encoder.encode(n_whole, &values[n_whole], &mut codes);
-                rest.copy_from_slice(&codes.as_flattened()[..rest.len()]);
-            }
+        let log_pairs = block_size.div_ceil(PAIR).ilog2();
+        let (whole, rest) = codes.as_chunks_mut::<PAIR>();
+        let whole = pairs_mut(whole.as_flattened_mut());
+        let n_whole = whole.len();
+        for (pair, (codes, values)) in whole.iter_mut().zip(*values).enumerate() {
+            let within = encoder.go_to(pair, log_pairs, inverse_scales, *rounding);
+            encoder.encode(within, values, codes);
+        }
+        if !rest.is_empty() {
+            let mut codes = [[0; GROUP]; 2];
+            let within = encoder.go_to(n_whole, log_pairs, inverse_scales, *rounding);
+            encoder.encode(within, &values[n_whole], &mut codes);
+            rest.copy_from_slice(&codes.as_flattened()[..rest.len()]);
         }
     }
 }
@@ -233,6 +214,26 @@ struct Encoder<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> {
 }
 
 impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SIGNED, NEAREST> {
+    /// Goes to a pair of groups of the batch, which may begin a block of 2^`log_pairs` of them; returns
+    /// its number within the block.
+    #[inline(always)]
+    fn go_to(
+        &mut self,
+        pair: usize,
+        log_pairs: u32,
+        inverse_scales: &[f32],
+        rounding: Rounding,
+    ) -> usize {
+        let (block, within) = (pair >> log_pairs, pair & ((1 << log_pairs) - 1));
+        if within == 0 {
+            self.inverse = self.simd.splat(inverse_scales[block]);
+            if let (false, Rounding::Stochastic { stream, first_block }) = (NEAREST, rounding) {
+                self.thresholds = stream.block(first_block + block).lanes(self.simd);
+            }
+        }
+        within
+    }
+
     /// Encodes two groups, the `pair`th of their block.
     #[inline(always)]
     fn encode(&mut self, pair: usize, values: &Pair<f32>, codes: &mut [[u8; GROUP]; 2]) {

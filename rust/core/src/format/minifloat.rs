@@ -22,6 +22,7 @@
 //! mantissa are better on the former and much worse on the latter, as fewer octaves are left; three, the
 //! other way around.
 
+use super::Decoder;
 use super::grid::{FRACTION_BITS, Grid};
 use crate::real::Real;
 use crate::simd::{GROUP, Pair, Simd, Table, opaque};
@@ -39,6 +40,9 @@ const SHIFT: u32 = FRACTION_BITS - MANTISSA_BITS;
 /// F(0), and its bits.
 const FIRST: f32 = 2.0;
 const FIRST_BITS: i32 = FIRST.to_bits() as i32;
+
+/// The code of zero in the signed codebook.
+const ZERO: i32 = 127;
 
 /// Levels above zero.
 const fn n_levels(signed: bool) -> u32 {
@@ -58,7 +62,7 @@ const fn range(signed: bool) -> f32 {
 impl Grid for Minifloat {
     fn values(signed: bool) -> [f32; 256] {
         core::array::from_fn(|code| {
-            let level = code as i32 - if signed { 127 } else { 0 };
+            let level = code as i32 - if signed { ZERO } else { 0 };
             let magnitude = f(level.unsigned_abs().min(n_levels(signed)));
             let unit = 1.0 / range(signed);
             let value = magnitude.mul_add(unit, -FIRST * unit);
@@ -74,7 +78,7 @@ impl Grid for Minifloat {
     #[inline(always)]
     fn offset(signed: bool) -> i16 {
         // Positions without signs are the bits of a float, less only here those of F(0).
-        if signed { 127 } else { -((FIRST_BITS >> SHIFT) as i16) }
+        (if signed { ZERO } else { -(FIRST_BITS >> SHIFT) }) as i16
     }
 
     type Constants<S: Simd> = S::F32;
@@ -111,29 +115,42 @@ impl Grid for Minifloat {
     }
 
     #[inline(always)]
-    fn decode<S: Simd, const SIGNED: bool>(
-        simd: S,
-        _table: &Table,
-        scale: S::F32,
-        codes: &[[[u8; GROUP]; 2]],
-        to: &mut [Pair<f32>],
-    ) {
-        let unit = simd.splat(opaque(1.0 / range(SIGNED)));
-        let zero = simd.splat(opaque(-FIRST * (1.0 / range(SIGNED))));
-        let one = simd.splat(opaque(1.0));
-        let first = simd.splat_i32(opaque(FIRST_BITS));
-        let middle = simd.splat_i32(opaque(-127));
+    fn decoder<S: Simd, const SIGNED: bool>(simd: S, _table: &Table) -> impl Decoder<S> {
+        let unit = 1.0 / range(SIGNED);
+        FromBits::<S, SIGNED> {
+            unit: simd.splat(opaque(unit)),
+            zero: simd.splat(opaque(-FIRST * unit)),
+            one: simd.splat(opaque(1.0)),
+            first: simd.splat_i32(opaque(FIRST_BITS)),
+            minus_zero: simd.splat_i32(opaque(-ZERO)),
+        }
+    }
+}
+
+/// The decoder: codes are shifted to where they are the bits of F.
+#[derive(Clone, Copy)]
+struct FromBits<S: Simd, const SIGNED: bool> {
+    unit: S::F32,
+    zero: S::F32,
+    one: S::F32,
+    first: S::I32,
+    minus_zero: S::I32,
+}
+
+impl<S: Simd, const SIGNED: bool> Decoder<S> for FromBits<S, SIGNED> {
+    #[inline(always)]
+    fn decode(self, simd: S, scale: S::F32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>) {
         let minus_scale = simd.splat(0.0) - scale;
-        for (codes, to) in codes.as_flattened().iter().zip(to.as_flattened_mut()) {
+        for (codes, to) in codes.iter().zip(to) {
             for at in 0..GROUP / S::LANES {
                 let code = simd.load_codes(codes, at);
-                let level = if SIGNED { simd.add_i32(code, middle) } else { code };
+                let level = if SIGNED { simd.add_i32(code, self.minus_zero) } else { code };
                 let magnitude = if SIGNED { simd.abs_i32(level) } else { level };
-                let bits = simd.add_i32(simd.shift_left::<SHIFT>(magnitude), first);
-                let magnitude = simd.with_bits(bits).mul_add(unit, zero);
+                let bits = simd.add_i32(simd.shift_left::<SHIFT>(magnitude), self.first);
+                let magnitude = simd.with_bits(bits).mul_add(self.unit, self.zero);
                 let value = if SIGNED {
                     // The code that is not used stands for 1 too.
-                    magnitude.min(one) * simd.select_negative(level, minus_scale, scale)
+                    magnitude.min(self.one) * simd.select_negative(level, minus_scale, scale)
                 } else {
                     magnitude * scale
                 };
@@ -156,7 +173,7 @@ mod tests {
             let step = f64::from(values[last] - values[last - 1]);
             let exact = 2.0_f64.powi(octave) / 16.0 / (2.0_f64.powi(octave) * 31.0 / 16.0 - 1.0);
             assert!((step - exact).abs() < 1e-7);
-            let zero = if signed { 127 } else { 0 };
+            let zero = if signed { ZERO as usize } else { 0 };
             assert_eq!(values[zero], 0.0);
             for level in 1..16 {
                 let expected = f64::from(level as u8) * exact / 2.0_f64.powi(octave);

@@ -31,7 +31,7 @@ pub(crate) trait Format: Send + Sync {
     fn codebook(&self, signed: bool) -> &Codebook;
     /// Decodes blocks: the values of their codes times their scales.
     fn decode(&self, level: Level, blocks: &mut DecodeBlocks<'_>) {
-        level.run(LookUp { table: self.codebook(blocks.signed).table(), blocks });
+        level.run(LookUpBlocks { table: self.codebook(blocks.signed).table(), blocks });
     }
     /// Encodes blocks.
     fn encode(&self, level: Level, blocks: &mut EncodeBlocks<'_>);
@@ -41,7 +41,7 @@ pub(crate) trait Format: Send + Sync {
 pub(crate) struct DecodeBlocks<'a> {
     /// The codes.
     pub(crate) codes: &'a [[[u8; GROUP]; 2]],
-    /// Elements in a block; the last one may be short.
+    /// Elements in a block, a power of two; the last one may be short.
     pub(crate) block_size: usize,
     /// What the values of the codes of each block are multiplied by.
     pub(crate) scales: &'a [f32],
@@ -55,7 +55,7 @@ pub(crate) struct DecodeBlocks<'a> {
 pub(crate) struct EncodeBlocks<'a> {
     /// The values; what follows the last one does not matter.
     pub(crate) values: &'a [Pair<f32>],
-    /// Elements in a block; the last one may be short.
+    /// Elements in a block, a power of two; the last one may be short.
     pub(crate) block_size: usize,
     /// For each block, what makes its value of largest magnitude 1 or -1.
     pub(crate) inverse_scales: &'a [f32],
@@ -67,27 +67,46 @@ pub(crate) struct EncodeBlocks<'a> {
     pub(crate) rounding: Rounding,
 }
 
-/// Decodes by a table, which every codec has.
-struct LookUp<'a, 'b> {
+/// How codes become values.
+pub(crate) trait Decoder<S: Simd>: Copy {
+    /// The values of two groups of codes, times a scale.
+    fn decode(self, simd: S, scale: S::F32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>);
+}
+
+/// By a table, which every codec has.
+#[derive(Clone, Copy)]
+struct LookUp<'a>(&'a Table);
+
+impl<S: Simd> Decoder<S> for LookUp<'_> {
+    #[inline(always)]
+    fn decode(self, simd: S, scale: S::F32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>) {
+        simd.decode(self.0, scale, codes, to);
+    }
+}
+
+/// Decodes blocks with a decoder.
+#[inline(always)]
+fn decode_blocks<S: Simd>(simd: S, decoder: impl Decoder<S>, blocks: &mut DecodeBlocks<'_>) {
+    let DecodeBlocks { codes, block_size, scales, values, .. } = blocks;
+    let log_pairs = block_size.div_ceil(PAIR).ilog2();
+    for (pair, (codes, values)) in codes.iter().zip(&mut **values).enumerate() {
+        prefetch_ahead(simd, codes);
+        decoder.decode(simd, simd.splat(scales[pair >> log_pairs]), codes, values);
+    }
+}
+
+/// Decodes blocks by a table.
+struct LookUpBlocks<'a, 'b> {
     table: &'a Table,
     blocks: &'a mut DecodeBlocks<'b>,
 }
 
-impl Kernel for LookUp<'_, '_> {
+impl Kernel for LookUpBlocks<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let DecodeBlocks { codes, block_size, scales, values, .. } = self.blocks;
-        let n_pairs = block_size.div_ceil(PAIR);
-        for ((codes, values), &scale) in
-            codes.chunks(n_pairs).zip(values.chunks_mut(n_pairs)).zip(*scales)
-        {
-            for pair in codes {
-                prefetch_ahead(simd, pair);
-            }
-            simd.decode(self.table, simd.splat(scale), codes, values);
-        }
+        decode_blocks(simd, LookUp(self.table), self.blocks);
     }
 }
 

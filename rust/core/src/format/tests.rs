@@ -21,7 +21,7 @@ fn encode(
         group.0[..chunk.len()].copy_from_slice(chunk);
     }
     let mut codes = vec![0; values.len()];
-    let block_size = values.len().next_multiple_of(PAIR);
+    let block_size = values.len().next_power_of_two().max(PAIR);
     let blocks = EncodeBlocks {
         values: &pairs,
         block_size,
@@ -62,7 +62,7 @@ fn critical_values(table: &[f32; 256]) -> Vec<f32> {
 }
 
 /// How far a value lies beyond the midpoint at which its code should change, relative to what a codec may
-/// lose there: 1.8e-7 of the midpoint, or a millionth of a step.
+/// lose there: 1.8e-7 of the midpoint, and a millionth of a step.
 fn excess(table: &[f32; 256], value: f32, code: u8) -> f64 {
     let value = f64::from(value);
     let distance = |code: usize| (f64::from(table[code]) - value).abs();
@@ -72,7 +72,7 @@ fn excess(table: &[f32; 256], value: f32, code: u8) -> f64 {
     }
     let [nearest, found] = [nearest, usize::from(code)].map(|code| f64::from(table[code]));
     let middle = f64::midpoint(nearest, found);
-    (value - middle).abs() / (1.8e-7 * middle.abs()).max(1e-6 * (nearest - found).abs())
+    (value - middle).abs() / (1.8e-7 * middle.abs() + 1e-6 * (nearest - found).abs())
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn states_that_cannot_be_negative_become_zero_only_if_they_are() {
 
 fn quantize(level: Level, codec: &Codec, signed: bool, values: &[f32]) -> (Vec<u8>, f32) {
     let mut codes = vec![0; values.len()];
-    let block_size = values.len().next_multiple_of(PAIR);
+    let block_size = values.len().next_power_of_two().max(PAIR);
     let mut memory = Scratch::memory(1, block_size, values.len());
     let block = QuantizeBlock {
         level,

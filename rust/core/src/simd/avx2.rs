@@ -242,9 +242,9 @@ impl Simd for Avx2 {
     // are joined as a tree: the compiler's own way, a chain of insertions, takes a third longer. Codes
     // come as integers of 32 bits, since loads are what a processor has fewest of here.
     #[inline(always)]
-    fn decode(self, table: &Table, scale: F32x8, codes: &[[[u8; GROUP]; 2]], to: &mut [Pair<f32>]) {
+    fn decode(self, table: &Table, scale: F32x8, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>) {
         let table = &table.values;
-        for (codes, to) in codes.as_flattened().iter().zip(to.as_flattened_mut()) {
+        for (codes, to) in codes.iter().zip(to) {
             for at in 0..GROUP / Self::LANES {
                 let mut halves = [avx2!(_mm_setzero_ps()); 2];
                 for (half, codes) in halves.iter_mut().zip(part(codes, at).as_chunks().0) {

@@ -289,21 +289,13 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn decode(
-        self,
-        table: &Table,
-        scale: F32x16,
-        codes: &[[[u8; GROUP]; 2]],
-        to: &mut [Pair<f32>],
-    ) {
-        let table = self.bytes(table);
-        for (codes, to) in codes.iter().zip(to) {
-            let codes = codes.as_flattened().as_ptr();
-            // SAFETY: `codes` points at 64 bytes, any alignment; the token proves the feature.
-            let values = self.look_up(&table, unsafe { _mm512_loadu_si512(codes.cast()) });
-            for (at, values) in values.into_iter().enumerate() {
-                self.store(values * scale, &mut to[at / 2].0, at % 2);
-            }
+    fn decode(self, table: &Table, scale: F32x16, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>) {
+        let codes = codes.as_flattened().as_ptr();
+        // SAFETY: `codes` points at 64 bytes, any alignment; the token proves the feature.
+        let codes = unsafe { _mm512_loadu_si512(codes.cast()) };
+        let values = self.look_up(&self.bytes(table), codes);
+        for (at, values) in values.into_iter().enumerate() {
+            self.store(values * scale, &mut to[at / 2].0, at % 2);
         }
     }
     #[inline(always)]

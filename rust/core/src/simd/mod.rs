@@ -162,14 +162,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     // ---- tables and codes
 
-    /// `table[code] * scale` for each code of pairs of groups; `to` has as many or more.
-    fn decode(
-        self,
-        table: &Table,
-        scale: Self::F32,
-        codes: &[[[u8; GROUP]; 2]],
-        to: &mut [Pair<f32>],
-    );
+    /// `table[code] * scale` for each code of two groups.
+    fn decode(self, table: &Table, scale: Self::F32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>);
     /// The vector `at` of a group of codes.
     fn load_codes(self, codes: &[u8; GROUP], at: usize) -> Self::I32;
     /// Packs one group: `codes[i] = clamp(levels[i] + offset, 0, 255)`, for levels from -2^15 to

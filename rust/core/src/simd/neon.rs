@@ -238,8 +238,8 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn decode(self, table: &Table, scale: F32x4, codes: &[[[u8; GROUP]; 2]], to: &mut [Pair<f32>]) {
-        for (codes, to) in codes.as_flattened().iter().zip(to.as_flattened_mut()) {
+    fn decode(self, table: &Table, scale: F32x4, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>) {
+        for (codes, to) in codes.iter().zip(to) {
             for at in 0..GROUP / Self::LANES {
                 let mut values = [0.0; 4];
                 for (value, &code) in values.iter_mut().zip(part(codes, at)) {

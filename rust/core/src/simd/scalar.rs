@@ -78,8 +78,8 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn decode(self, table: &Table, scale: f32, codes: &[[[u8; GROUP]; 2]], to: &mut [Pair<f32>]) {
-        for (codes, to) in codes.as_flattened().iter().zip(to.as_flattened_mut()) {
+    fn decode(self, table: &Table, scale: f32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>) {
+        for (codes, to) in codes.iter().zip(to) {
             for (&code, to) in codes.iter().zip(&mut to.0) {
                 *to = table.values[usize::from(code)] * scale;
             }

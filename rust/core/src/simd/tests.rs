@@ -89,7 +89,7 @@ impl Kernel for Battery {
         let table = Table::new(core::array::from_fn(|entry| (entry as f32 - 100.0) * 0.37));
         let bytes = [11, 5].map(|shift| i.map(|value| (value >> shift) as u8));
         let mut decoded = [Aligned([0.0; GROUP]); 2];
-        simd.decode(&table, simd.splat(0.7), &[bytes], core::slice::from_mut(&mut decoded));
+        simd.decode(&table, simd.splat(0.7), &bytes, &mut decoded);
         let halves = i.map(|value| (value >> 7) as u16);
         let table8: [f32; 8] = core::array::from_fn(|entry| entry as f32 * 1.5 - 3.0);
         let table8_i32: [i32; 8] = core::array::from_fn(|entry| entry as i32 * 77 - 100);
