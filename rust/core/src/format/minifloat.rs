@@ -150,7 +150,7 @@ impl<S: Simd, const SIGNED: bool> Decoder<S> for FromBits<S, SIGNED> {
                 let magnitude = simd.with_bits(bits).mul_add(self.unit, self.zero);
                 let value = if SIGNED {
                     // The code that is not used stands for 1 too.
-                    magnitude.min(self.one) * simd.select_negative(level, minus_scale, scale)
+                    magnitude.min(self.one) * simd.minus_where_negative(level, scale, minus_scale)
                 } else {
                     magnitude * scale
                 };

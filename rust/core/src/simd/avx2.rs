@@ -328,8 +328,8 @@ impl Simd for Avx2 {
         I32x8(avx2!(_mm256_sign_epi32(value.0, _mm256_castps_si256(sign.0))))
     }
     #[inline(always)]
-    fn select_negative(self, of: I32x8, yes: F32x8, no: F32x8) -> F32x8 {
-        F32x8(avx2!(_mm256_blendv_ps(no.0, yes.0, _mm256_castsi256_ps(of.0))))
+    fn minus_where_negative(self, of: I32x8, value: F32x8, minus: F32x8) -> F32x8 {
+        F32x8(avx2!(_mm256_blendv_ps(value.0, minus.0, _mm256_castsi256_ps(of.0))))
     }
 
     #[inline(always)]

@@ -372,8 +372,12 @@ impl Simd for Avx512 {
         }))
     }
     #[inline(always)]
-    fn select_negative(self, of: I32x16, yes: F32x16, no: F32x16) -> F32x16 {
-        F32x16(avx512!(_mm512_mask_mov_ps(no.0, _mm512_movepi32_mask(of.0), yes.0)))
+    fn minus_where_negative(self, of: I32x16, value: F32x16, _minus: F32x16) -> F32x16 {
+        F32x16(avx512!({
+            // value ^ of & sign
+            let (value, sign) = (_mm512_castps_si512(value.0), _mm512_set1_epi32(i32::MIN));
+            _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0x78>(value, of.0, sign))
+        }))
     }
 
     #[inline(always)]

@@ -192,8 +192,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `sign` is +0.
     fn negate_by_sign(self, value: Self::I32, sign: Self::F32) -> Self::I32;
 
-    /// `yes` where the sign bit of `of` is set, otherwise `no`.
-    fn select_negative(self, of: Self::I32, yes: Self::F32, no: Self::F32) -> Self::F32;
+    /// `minus`, which is `-value`, where the sign bit of `of` is set, otherwise `value`: some instruction
+    /// sets choose in one instruction, others negate.
+    fn minus_where_negative(self, of: Self::I32, value: Self::F32, minus: Self::F32) -> Self::F32;
 
     // ---- integer lanes
 

@@ -322,8 +322,8 @@ impl Simd for Neon {
         }))
     }
     #[inline(always)]
-    fn select_negative(self, of: I32x4, yes: F32x4, no: F32x4) -> F32x4 {
-        F32x4(neon!(vbslq_f32(vcltzq_s32(of.0), yes.0, no.0)))
+    fn minus_where_negative(self, of: I32x4, value: F32x4, minus: F32x4) -> F32x4 {
+        F32x4(neon!(vbslq_f32(vcltzq_s32(of.0), minus.0, value.0)))
     }
 
     #[inline(always)]

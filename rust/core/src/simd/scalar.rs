@@ -134,8 +134,8 @@ impl Simd for Scalar {
         if sign.is_sign_negative() { value.wrapping_neg() } else { value }
     }
     #[inline(always)]
-    fn select_negative(self, of: i32, yes: f32, no: f32) -> f32 {
-        if of < 0 { yes } else { no }
+    fn minus_where_negative(self, of: i32, value: f32, minus: f32) -> f32 {
+        if of < 0 { minus } else { value }
     }
 
     #[inline(always)]

@@ -170,7 +170,7 @@ impl Kernel for Battery {
                 40 => simd.max_abs(in_range(simd, x), in_range(simd, y).abs()),
                 41 => float(x.where_positive(y)),
                 42 => int(simd.load_codes(&bytes[0], at)),
-                43 => simd.select_negative(p, x, y),
+                43 => simd.minus_where_negative(p, x, x * simd.splat(-1.0)),
                 44 => int(simd.abs_i32(p)),
                 45 => int(simd.mul_i32(p, q)),
                 _ => unreachable!("no such operation"),
