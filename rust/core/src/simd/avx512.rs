@@ -3,6 +3,10 @@
 //!
 //! Every method but `decode` is a wrapper of a few intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx512::detect`] has found the features.
+//!
+//! **The budget.** A step of AdamW has, for 64 elements, 215 vector operations with the codec `minifloat`
+//! (67 decode both states, 62 update, 86 encode both) and 315 with `dynamic`; two units take them, so 108
+//! and 158 cycles are the least. The latter takes 230 on a Xeon (Emerald Rapids), in the cache.
 
 use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;
