@@ -17,13 +17,14 @@
 //!
 //! **How good.** Steps are 3 to 6 % of a value over most of the range; those of `dynamic` are 1 to 14 % in
 //! its first decade, and up to 56 % in those below the second. Where all elements of a block are of one
-//! size, an update is as far from that of 32-bit states as with `dynamic`; where they are not (the columns
-//! of a weight matrix whose inputs differ), it is half as far (`python -m benches fidelity`). Five bits of
-//! mantissa are better on the former and much worse on the latter, as fewer octaves are left; three, the
-//! other way around.
+//! size, an update is about as far from that of 32-bit states as with `dynamic` (a tenth further); where
+//! they are not (the columns of a weight matrix whose inputs differ), it is less than half as far
+//! (`python -m benches fidelity`). Five bits of mantissa are better on the former and much worse on the
+//! latter, as fewer octaves are left; three, the other way around.
 
 use super::Decoder;
 use super::grid::{FRACTION_BITS, Grid};
+use super::linear::a_little_more;
 use crate::real::Real;
 use crate::simd::{GROUP, Pair, Simd, Table, opaque};
 
@@ -84,8 +85,9 @@ impl Grid for Minifloat {
     type Constants<S: Simd> = S::F32;
 
     #[inline(always)]
-    fn constants<S: Simd>(simd: S, signed: bool, _nearest: bool) -> S::F32 {
-        simd.splat(opaque(range(signed)))
+    fn constants<S: Simd>(simd: S, signed: bool, nearest: bool) -> S::F32 {
+        let range = range(signed);
+        simd.splat(opaque(if nearest { range } else { a_little_more(range.into()) }))
     }
 
     #[inline(always)]
@@ -163,6 +165,20 @@ impl<S: Simd, const SIGNED: bool> Decoder<S> for FromBits<S, SIGNED> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::Scalar;
+
+    #[test]
+    fn the_largest_is_the_last_level_at_any_threshold() {
+        for largest in [1.0, 1.0 - f32::EPSILON / 2.0] {
+            let range = Minifloat::constants(Scalar, true, false);
+            let position = Minifloat::position::<_, true>(Scalar, &range, largest);
+            assert!(Minifloat::at_random(Scalar, position, 0) >= 127);
+            let range = Minifloat::constants(Scalar, false, false);
+            let position = Minifloat::position::<_, false>(Scalar, &range, largest);
+            let offset = i32::from(Minifloat::offset(false));
+            assert!(Minifloat::at_random(Scalar, position, 0) + offset >= 255);
+        }
+    }
 
     #[test]
     fn values_are_evenly_spaced_within_octaves_and_end_with_one() {
