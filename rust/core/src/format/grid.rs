@@ -277,7 +277,8 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
             // The fraction of level 1 that a smaller magnitude has come must reach one, together
             // with the threshold, which is here put into the fraction bits of a float in [1, 2).
             let one = simd.splat_i32(0x3f80_0000);
-            let threshold = simd.xor_i32(simd.shift_right::<9>(threshold), one);
+            let threshold =
+                simd.xor_i32(simd.shift_right::<{ u32::BITS - FRACTION_BITS }>(threshold), one);
             let missing = simd.splat(2.0) - simd.with_bits(threshold);
             let magnitude = (value * self.inverse).abs();
             simd.keep_where_greater(level, magnitude, missing * self.smallest)

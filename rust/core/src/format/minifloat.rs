@@ -24,7 +24,7 @@
 
 use super::Decoder;
 use super::grid::{FRACTION_BITS, Grid};
-use super::linear::a_little_more;
+use super::linear::{a_little_more, n_levels, symmetric};
 use crate::real::Real;
 use crate::simd::{GROUP, Pair, Simd, Table, opaque};
 
@@ -43,12 +43,7 @@ const FIRST: f32 = 2.0;
 const FIRST_BITS: i32 = FIRST.to_bits() as i32;
 
 /// The code of zero in the signed codebook.
-const ZERO: i32 = 127;
-
-/// Levels above zero.
-const fn n_levels(signed: bool) -> u32 {
-    if signed { 127 } else { 255 }
-}
+const ZERO: i32 = n_levels(true) as i32;
 
 /// F of a level.
 const fn f(level: u32) -> f32 {
@@ -57,17 +52,21 @@ const fn f(level: u32) -> f32 {
 
 /// What F(i) - F(0) is divided by.
 const fn range(signed: bool) -> f32 {
-    f(n_levels(signed)) - FIRST
+    f(n_levels(signed) as u32) - FIRST
+}
+
+/// What F is multiplied by to become a value, and what is added to it then.
+const fn line(signed: bool) -> (f32, f32) {
+    let unit = 1.0 / range(signed);
+    (unit, -FIRST * unit)
 }
 
 impl Grid for Minifloat {
     fn values(signed: bool) -> [f32; 256] {
-        core::array::from_fn(|code| {
-            let level = code as i32 - if signed { ZERO } else { 0 };
-            let magnitude = f(level.unsigned_abs().min(n_levels(signed)));
-            let unit = 1.0 / range(signed);
-            let value = magnitude.mul_add(unit, -FIRST * unit);
-            if level < 0 { -value } else { value }
+        let (unit, zero) = line(signed);
+        symmetric(signed, |fraction| {
+            let level = (fraction * n_levels(signed)).round() as u32;
+            f(level).mul_add(unit, zero).into()
         })
     }
 
@@ -118,10 +117,10 @@ impl Grid for Minifloat {
 
     #[inline(always)]
     fn decoder<S: Simd, const SIGNED: bool>(simd: S, _table: &Table) -> impl Decoder<S> {
-        let unit = 1.0 / range(SIGNED);
+        let (unit, zero) = line(SIGNED);
         FromBits::<S, SIGNED> {
             unit: simd.splat(opaque(unit)),
-            zero: simd.splat(opaque(-FIRST * unit)),
+            zero: simd.splat(opaque(zero)),
             one: simd.splat(opaque(1.0)),
             first: simd.splat_i32(opaque(FIRST_BITS)),
             minus_zero: simd.splat_i32(opaque(-ZERO)),
