@@ -114,8 +114,12 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_states_are_converted_to_the_form_that_was_given(spec, dtype, form):
     """And back, which loses nothing if they were in full in between."""
-    default = {"state_bits": 8, "min_quantized_numel": 4096, "block_size": 256}
-    default["codec"] = "minifloat"
+    default = {
+        "state_bits": 8,
+        "min_quantized_numel": 4096,
+        "block_size": 256,
+        "codec": "minifloat",
+    }
     optimizer, params = stepped(spec.cls, SHAPES, dtype=dtype, **spec.kwargs)
 
     def loaded(source, **options):
