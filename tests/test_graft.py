@@ -123,7 +123,7 @@ def test_a_step_of_no_length_goes_nowhere():
 
 def test_factors_are_one_for_each_parameter():
     with pytest.raises(ValueError, match="1 factors, expected one for each of 0 parameters"):
-        _native.step([], 1, _native.Known(), [1.0])
+        _native.step([], 1, [1.0])
 
 
 def test_grafted_onto_itself_it_is_itself():

@@ -23,7 +23,6 @@ __all__ = [
     "CODECS",
     "RULES",
     "Codec",
-    "Known",
     "__version__",
     "check_step",
     "dequantize",
@@ -46,10 +45,6 @@ class Codec:
     @property
     def name(self) -> str: ...
     def codebook(self, signed: bool) -> list[float]: ...
-
-@final
-class Known:
-    def __new__(cls) -> Known: ...
 
 def info() -> _Info: ...
 def scales_shape(shape: tuple[int, ...], block_size: int) -> tuple[int, ...]: ...
@@ -74,16 +69,14 @@ def dequantize(
     n_threads: int,
 ) -> None: ...
 def sum_of_squares(grads: dict[int, Tensor], n_threads: int) -> float: ...
-def check_step(groups: list[_StepGroup], known: Known) -> None: ...
+def check_step(groups: list[_StepGroup]) -> None: ...
 def step(
     groups: list[_StepGroup],
     n_threads: int,
-    known: Known,
     factors: list[float] | None = None,
 ) -> int: ...
 def step_lengths(
     groups: list[_StepGroup],
     n_threads: int,
-    known: Known,
     write_states: bool,
 ) -> tuple[int, list[float]]: ...

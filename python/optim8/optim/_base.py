@@ -85,9 +85,8 @@ class Optim8Optimizer(Optimizer):
         super().__init__(params, defaults)
 
     def _forget(self) -> None:
-        """Begin with nothing known of groups and tensors."""
+        """Begin with nothing known of groups."""
         self._native_options: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-        self._known = _native.Known()
 
     @staticmethod
     def _check(group: Group) -> None:
@@ -208,12 +207,12 @@ class Optim8Optimizer(Optimizer):
         _increment_versions(moved)
         return loss
 
-    _call: Callable[[list[Any], int, _native.Known], int] | None = None
+    _call: Callable[[list[Any], int], int] | None = None
     """What is called in place of `_native.step`; `Graft` sets it for the time of a step."""
 
     def _run(self, groups: list[Any]) -> int:
         """Step all tensors of all groups; return how many blocks were skipped."""
-        return (self._call or _native.step)(groups, torch.get_num_threads(), self._known)
+        return (self._call or _native.step)(groups, torch.get_num_threads())
 
     def _create(self, rule: str, param: Tensor, group: Group) -> states.State:
         return states.create(rule, param, group, self._initial(group))

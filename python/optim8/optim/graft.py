@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from optim8 import _native
 from optim8.optim._base import Optim8Optimizer
 
-_Call = Callable[[list[Any], int, _native.Known], int]
+_Call = Callable[[list[Any], int], int]
 
 
 class Graft(Optimizer):
@@ -132,8 +132,8 @@ class Graft(Optimizer):
         """Step `magnitude`, but leave the parameters; return how long its steps would have been."""
         lengths: dict[int, float] = {}
 
-        def measure(groups: list[Any], n_threads: int, known: _native.Known) -> int:
-            skipped, found = _native.step_lengths(groups, n_threads, known, True)
+        def measure(groups: list[Any], n_threads: int) -> int:
+            skipped, found = _native.step_lengths(groups, n_threads, True)
             lengths.update(zip(_indices(groups), found, strict=True))
             return skipped
 
@@ -148,11 +148,11 @@ class Graft(Optimizer):
     def _follow(self, params: dict[int, Tensor], lengths: dict[int, float]) -> None:
         """Step `direction`, but this far."""
 
-        def follow(groups: list[Any], n_threads: int, known: _native.Known) -> int:
+        def follow(groups: list[Any], n_threads: int) -> int:
             indices = _indices(groups)
-            _, own = _native.step_lengths(groups, n_threads, known, False)
+            _, own = _native.step_lengths(groups, n_threads, False)
             factors = self._factors(lengths, dict(zip(indices, own, strict=True)))
-            return _native.step(groups, n_threads, known, [factors[i] for i in indices])
+            return _native.step(groups, n_threads, [factors[i] for i in indices])
 
         if _is_one_call(self.direction):
             with _calling(self.direction, follow):

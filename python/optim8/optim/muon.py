@@ -159,7 +159,7 @@ class Muon(Optim8Optimizer):
         return "muon"
 
     def _run(self, groups: list[Any]) -> int:
-        _native.check_step(groups, _native.Known())
+        _native.check_step(groups)
         skipped = 0
         for group, (rule, hyper, options, rows) in zip(self.param_groups, groups, strict=True):
             for index, param, grad, *states in rows:
@@ -167,7 +167,7 @@ class Muon(Optim8Optimizer):
                 direction = torch.zeros_like(grad, memory_format=torch.contiguous_format)
                 row = (index, direction, grad, *states)
                 call = [(rule, hyper, options, [row])]
-                skipped += _native.step(call, torch.get_num_threads(), _native.Known())
+                skipped += _native.step(call, torch.get_num_threads())
                 _descend(param.detach(), direction, group)
         return skipped
 

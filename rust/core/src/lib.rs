@@ -46,4 +46,4 @@ pub use rule::{Kind, State};
 pub use rules::{Part, RULES, RuleEntry};
 pub use simd::Level;
 pub use step::Options;
-pub use tensor::{Name, Tensor};
+pub use tensor::{Name, Strides, Tensor};

@@ -9,7 +9,11 @@ use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
 use crate::layout::Shape;
 use core::ops::Range;
+use smallvec::SmallVec;
 use std::fmt;
+
+/// How far it is from one element to the next along each dimension, in elements.
+pub type Strides = SmallVec<[isize; 4]>;
 
 /// What a tensor is called in an error message.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +43,7 @@ pub struct Tensor {
     dtype: Dtype,
     data: *mut u8,
     shape: Shape,
-    /// In elements; none if contiguous.
+    /// None if contiguous.
     strides: Option<Box<[isize]>>,
 }
 
@@ -50,7 +54,7 @@ unsafe impl Send for Tensor {}
 unsafe impl Sync for Tensor {}
 
 impl Tensor {
-    /// Describes a tensor. `strides` are in elements, or `None` for a contiguous one.
+    /// Describes a tensor; one without `strides` is contiguous, as may be one with them.
     ///
     /// # Safety
     ///
@@ -65,14 +69,15 @@ impl Tensor {
         name: Name,
         dtype: Dtype,
         data: *mut u8,
-        shape: &[usize],
-        strides: Option<Vec<isize>>,
+        shape: Shape,
+        strides: Option<Strides>,
     ) -> Result<Self> {
         let n_elements = shape.iter().product();
         if data.is_null() && n_elements > 0 {
             return Err(Error::Null { tensor: name.to_string(), n_elements });
         }
-        Ok(Self { name, dtype, data, shape: shape.into(), strides: strides.map(Into::into) })
+        let strides = strides.filter(|strides| !is_row_major(&shape, strides));
+        Ok(Self { name, dtype, data, shape, strides: strides.map(|strides| (&*strides).into()) })
     }
 
     /// Its name in messages.
@@ -327,6 +332,41 @@ impl Tensor {
                 offset -= strides[dim] * index[dim] as isize;
                 index[dim] = 0;
             }
+        }
+    }
+}
+
+/// Whether elements lie one after the other in row-major order: where the index along a dimension is
+/// always 0, its stride does not matter.
+fn is_row_major(shape: &[usize], strides: &[isize]) -> bool {
+    let mut expected = 1;
+    shape.contains(&0)
+        || shape.iter().zip(strides).rev().all(|(&len, &stride)| {
+            let holds = len == 1 || stride == expected;
+            expected *= len as isize;
+            holds
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_row_major;
+
+    #[test]
+    fn row_major_is_what_torch_calls_contiguous() {
+        let cases: [(&[usize], &[isize], bool); 9] = [
+            (&[], &[], true),
+            (&[3], &[1], true),
+            (&[3], &[2], false),
+            (&[1], &[7], true),
+            (&[2, 3], &[3, 1], true),
+            (&[2, 3], &[1, 2], false),
+            (&[2, 1, 3], &[3, -5, 1], true),
+            (&[2, 3], &[0, 1], false),
+            (&[0, 3], &[9, 9], true),
+        ];
+        for (shape, strides, expected) in cases {
+            assert_eq!(is_row_major(shape, strides), expected, "{shape:?} {strides:?}");
         }
     }
 }

@@ -1,11 +1,10 @@
 //! The Python module `optim8._native`: the core's calls, on torch tensors.
 //!
-//! Only conversions are here. Tensors come as Python objects, are described by a few of their
-//! attributes (`tensor.rs`), and stay referenced by the arguments for as long as a call runs; the
-//! interpreter is released while it does.
+//! Only conversions are here. Tensors come as Python objects, are described (`tensor.rs`), and stay
+//! referenced by the arguments for as long as a call runs; the interpreter is released while it does.
 
+mod dlpack;
 mod error;
-mod known;
 mod quant;
 mod step;
 mod tensor;
@@ -15,8 +14,6 @@ use pyo3::prelude::*;
 /// The compiled part of optim8.
 #[pymodule]
 mod _native {
-    #[pymodule_export]
-    use super::known::Known;
     #[pymodule_export]
     use super::quant::{PyCodec, dequantize, quantize, scales_shape};
     #[pymodule_export]

@@ -1,7 +1,7 @@
 //! Codecs, and the calls that quantize and dequantize.
 
 use crate::error::to_python;
-use crate::tensor::describe;
+use crate::tensor::Torch;
 use optim8_core::{Codec, Layout, Name, QuantizeCall};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -92,10 +92,11 @@ fn call(
     signed: bool,
     block_size: usize,
 ) -> PyResult<QuantizeCall> {
+    let torch = Torch::get(values.py())?;
     Ok(QuantizeCall {
-        values: describe(values, Name::Plain("values"))?,
-        codes: describe(codes, Name::Plain("codes"))?,
-        scales: describe(scales, Name::Plain("scales"))?,
+        values: torch.describe(values, Name::Plain("values"))?,
+        codes: torch.describe(codes, Name::Plain("codes"))?,
+        scales: torch.describe(scales, Name::Plain("scales"))?,
         codec: codec.0.clone(),
         signed,
         block_size,

@@ -1,9 +1,8 @@
 //! The step: all tensors of all groups in one call.
 
 use crate::error::to_python;
-use crate::known::Known;
 use crate::quant::PyCodec;
-use crate::tensor::{describe_all, glance};
+use crate::tensor::Torch;
 use optim8_core::{Name, Options, RULES, RuleEntry, StepGroup, StepTensors};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -28,18 +27,16 @@ pub(crate) fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 
 /// Steps all parameters of all groups; returns the number of blocks skipped.
 ///
-/// `known` keeps what it learns of parameters and states for the next step. `factors` has one for each
-/// parameter, by which its update is multiplied.
+/// `factors` has one for each parameter, by which its update is multiplied.
 #[pyfunction]
-#[pyo3(signature = (groups, n_threads, known, factors=None))]
+#[pyo3(signature = (groups, n_threads, factors=None))]
 pub(crate) fn step(
     py: Python<'_>,
     groups: &Bound<'_, PyList>,
     n_threads: usize,
-    known: &Known,
     factors: Option<Vec<f64>>,
 ) -> PyResult<usize> {
-    let mut groups = step_groups(groups, known)?;
+    let mut groups = step_groups(groups)?;
     if let Some(factors) = factors {
         let tensors: Vec<_> = groups.iter_mut().flat_map(|group| &mut group.tensors).collect();
         if tensors.len() != factors.len() {
@@ -53,7 +50,6 @@ pub(crate) fn step(
             tensors.factor = factor;
         }
     }
-    known.end_step();
     py.detach(|| optim8_core::step(&groups, n_threads)).map_err(to_python)
 }
 
@@ -64,24 +60,20 @@ pub(crate) fn step_lengths(
     py: Python<'_>,
     groups: &Bound<'_, PyList>,
     n_threads: usize,
-    known: &Known,
     write_states: bool,
 ) -> PyResult<(usize, Vec<f64>)> {
-    let groups = step_groups(groups, known)?;
-    if write_states {
-        known.end_step();
-    }
+    let groups = step_groups(groups)?;
     py.detach(|| optim8_core::step_lengths(&groups, write_states, n_threads)).map_err(to_python)
 }
 
 /// Raises what `step` would raise.
 #[pyfunction]
-pub(crate) fn check_step(groups: &Bound<'_, PyList>, known: &Known) -> PyResult<()> {
-    optim8_core::check_step(&step_groups(groups, known)?).map_err(to_python)
+pub(crate) fn check_step(groups: &Bound<'_, PyList>) -> PyResult<()> {
+    optim8_core::check_step(&step_groups(groups)?).map_err(to_python)
 }
 
-fn step_groups(groups: &Bound<'_, PyList>, known: &Known) -> PyResult<Vec<StepGroup>> {
-    groups.iter().map(|group| step_group(&group, known)).collect()
+fn step_groups(groups: &Bound<'_, PyList>) -> PyResult<Vec<StepGroup>> {
+    groups.iter().map(|group| step_group(&group)).collect()
 }
 
 /// The sum of the squares of all elements of all gradients, by the indices of their parameters.
@@ -91,13 +83,16 @@ pub(crate) fn sum_of_squares(
     grads: &Bound<'_, PyDict>,
     n_threads: usize,
 ) -> PyResult<f64> {
-    let indices: Vec<u64> = grads.keys().extract()?;
-    let tensors = describe_all(&grads.values(), |i| Name::Of("gradient", indices[i], ""))?;
+    let torch = Torch::get(py)?;
+    let describe = |(index, grad): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
+        torch.describe(&grad, Name::Of("gradient", index.extract()?, ""))
+    };
+    let tensors = grads.iter().map(describe).collect::<PyResult<Vec<_>>>()?;
     py.detach(|| optim8_core::sum_of_squares(&tensors, n_threads)).map_err(to_python)
 }
 
 /// (rule, hyperparameters, options, tensors)
-fn step_group(group: &Bound<'_, PyAny>, known: &Known) -> PyResult<StepGroup> {
+fn step_group(group: &Bound<'_, PyAny>) -> PyResult<StepGroup> {
     let (rule, hyper, options, tensors): (
         Bound<'_, PyAny>,
         Bound<'_, PyDict>,
@@ -109,7 +104,7 @@ fn step_group(group: &Bound<'_, PyAny>, known: &Known) -> PyResult<StepGroup> {
         rule,
         hyper: step_hyper(rule, &hyper)?,
         options: step_options(&options)?,
-        tensors: step_tensors(rule, &tensors, known)?,
+        tensors: step_tensors(rule, &tensors)?,
     })
 }
 
@@ -145,51 +140,33 @@ fn item<'py>(dict: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny
 }
 
 /// A list of (index, parameter, gradient, step, the rule's scalars ..., states ...)
-fn step_tensors(
-    rule: &RuleEntry,
-    rows: &Bound<'_, PyList>,
-    known: &Known,
-) -> PyResult<Vec<StepTensors>> {
-    let py = rows.py();
-    let grads = PyList::empty(py);
-    // All tensors but the gradients, which are new at every step.
-    let mut others = vec![];
-    // The index of each parameter, and which of them are its own.
-    let mut params = Vec::with_capacity(rows.len());
-    for row in rows.iter() {
-        let mut row = row.cast::<PyTuple>()?.iter();
+fn step_tensors(rule: &RuleEntry, rows: &Bound<'_, PyList>) -> PyResult<Vec<StepTensors>> {
+    let torch = Torch::get(rows.py())?;
+    let n_scalars = 1 + rule.scalars.len();
+    let [full, quantized] = [false, true].map(|quantized| names(rule, quantized));
+    let all = rows.iter().map(|row| {
+        let row = row.cast::<PyTuple>()?;
+        let names = if row.len() == 3 + quantized.len() { &quantized } else { &full };
+        // With another number of states than the rule has, which one is which is not known; the core
+        // will refuse them.
+        let names = names.iter().chain(core::iter::repeat(&("surplus state", "")));
+        let mut row = row.iter_borrowed();
         let mut next = || row.next().ok_or_else(|| PyValueError::new_err("incomplete tensors"));
-        let (index, start) = (next()?.extract::<u64>()?, others.len());
-        others.push(next()?);
-        grads.append(next()?)?;
-        others.extend(row);
-        params.push((index, start..others.len()));
-    }
-    let grads = describe_all(&grads, |i| Name::Of("gradient", params[i].0, ""))?;
-    let glances = glance(&PyList::new(py, &others)?)?;
-    let all = params.into_iter().zip(grads).map(|((index, own), grad)| {
-        let n_scalars = 1 + rule.scalars.len();
-        let n_states = own.len().saturating_sub(1 + n_scalars);
-        let names = || names(rule, n_states, index);
-        let (tensors, glances) = (&others[own.clone()], glances.as_ref().map(|all| &all[own]));
-        let tensors = known.describe(index, tensors, glances, &grad, names)?;
-        let mut tensors = tensors.into_iter();
-        let param = tensors.next().expect("a row has a parameter");
-        let scalars = tensors.by_ref().take(n_scalars).collect();
-        Ok(StepTensors { index, param, grad, scalars, states: tensors.collect(), factor: 1.0 })
+        let (index, param, grad) = (next()?.extract()?, next()?, next()?);
+        let param = torch.describe(&param, Name::Param(index))?;
+        let grad = torch.describe(&grad, Name::Of("gradient", index, ""))?;
+        let mut others = row.zip(names).map(|(tensor, &(what, suffix))| {
+            torch.describe(&tensor, Name::Of(what, index, suffix))
+        });
+        let scalars = others.by_ref().take(n_scalars).collect::<PyResult<_>>()?;
+        let states = others.collect::<PyResult<_>>()?;
+        Ok(StepTensors { index, param, grad, scalars, states, factor: 1.0 })
     });
     all.collect()
 }
 
-/// What a parameter and its other tensors are called. With another number of states than the rule has,
-/// which one is which is not known; the core will refuse them.
-fn names(rule: &RuleEntry, n_states: usize, index: u64) -> Vec<Name> {
-    let quantized = n_states != rule.tensors(false).count();
+/// What the scalars and states of a parameter are called, if these are kept so.
+fn names(rule: &RuleEntry, quantized: bool) -> Vec<(&'static str, &'static str)> {
     let scalars = core::iter::once(&"step").chain(rule.scalars).map(|&scalar| (scalar, ""));
-    let states = rule.tensors(quantized).map(|(state, part)| (state, part.suffix()));
-    let surplus = core::iter::repeat(("surplus state", ""));
-    let others = scalars.chain(states.chain(surplus).take(n_states));
-    core::iter::once(Name::Param(index))
-        .chain(others.map(|(what, suffix)| Name::Of(what, index, suffix)))
-        .collect()
+    scalars.chain(rule.tensors(quantized).map(|(state, part)| (state, part.suffix()))).collect()
 }

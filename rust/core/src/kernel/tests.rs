@@ -4,7 +4,7 @@ use super::{Job, Pass};
 use crate::effect::Effect;
 use crate::element::Dtype;
 use crate::format::Codec;
-use crate::layout::Layout;
+use crate::layout::{Layout, Shape};
 use crate::rule::Kind;
 use crate::rules::{Part, RULES, RuleEntry};
 use crate::simd::Level;
@@ -47,8 +47,10 @@ impl Owned {
         let data = self.bytes.as_mut_ptr().cast();
         // SAFETY: the memory is as long as this and lives as long as `self`, as does no tensor of
         // these tests.
-        unsafe { Tensor::new(Name::Plain("test"), self.dtype, data, &[self.len], None) }
-            .expect("memory")
+        unsafe {
+            Tensor::new(Name::Plain("test"), self.dtype, data, Shape::from_slice(&[self.len]), None)
+        }
+        .expect("memory")
     }
 }
 
