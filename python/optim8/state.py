@@ -169,7 +169,7 @@ def fit(
         not quantized or all(group[key] == saved_group[key] for key in ("block_size", "codec"))
     )
     for key, (dtype, _) in expected.items():
-        state[key] = saved[key].detach().to("cpu", dtype, copy=True).contiguous()
+        state[key] = saved[key].detach().to("cpu", dtype, copy=as_it_is).contiguous()
     return state if as_it_is else _converted(rule, param, group, state, saved_group)
 
 
