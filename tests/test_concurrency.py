@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -171,3 +173,21 @@ def test_step_is_reentrant_from_a_closure():
         return 1.0
 
     assert outer.step(closure) == 1.0
+
+
+def test_a_forked_child_can_step_though_only_the_package_was_imported():
+    """The native module comes with the first optimizer: in the child, without torch's threads."""
+    program = """
+import os, signal
+import torch, optim8
+
+parameter, gradient = torch.nn.Parameter(torch.zeros(300_000)), torch.ones(300_000)
+torch.relu(torch.zeros(1_000_000))
+if os.fork() == 0:
+    signal.alarm(60)
+    p, p.grad = parameter, gradient
+    optim8.SGD([p]).step()
+    os._exit(0)
+raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -10,9 +10,12 @@ Classes, arguments, schedulers, hooks, groups and checkpoints are torch's; Adam'
 2.03 bytes a parameter instead of 8.
 """
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+_process = os.getpid()  # children forked from it have none of its threads, as Rust has to know
 
 if TYPE_CHECKING:
     from optim8._public import *  # noqa: F403  (the list of names is there)

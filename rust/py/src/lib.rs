@@ -23,7 +23,9 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        optim8_core::pool::init();
+        // Of the package, which may have been loaded before a fork that this module comes after.
+        let process = module.py().import("optim8")?.getattr("_process")?;
+        optim8_core::pool::init(process.extract()?);
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("CODECS", optim8_core::Codec::names().collect::<Vec<_>>())?;
         module.add("RULES", super::step::rules(module.py())?)

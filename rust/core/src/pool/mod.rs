@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, OnceLock};
+use std::thread::Builder;
 
 /// What runs the threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +57,13 @@ pub fn max_threads() -> usize {
     *GRANTED.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-/// Remembers the process, so that a forked child is known for one. Call it once when loaded.
-pub fn init() {
+/// Told the number of the process that has loaded the library, so that a child forked from it is known
+/// for one.
+pub fn init(process: u32) {
     #[cfg(unix)]
-    openmp::remember_process();
+    openmp::remember_process(process);
+    #[cfg(not(unix))]
+    let _ = process;
 }
 
 /// How many threads there are for a call.
@@ -77,13 +81,12 @@ pub(crate) struct Threads {
 ///
 /// With the panic of a task, after all threads are done.
 pub(crate) fn run(n_tasks: usize, threads: Threads, task: &(dyn Fn(usize) + Sync)) {
-    let allowed = threads.allowed.min(max_threads());
-    let n_shares = threads.worth.min(allowed).min(n_tasks).max(1);
+    let n_shares = threads.worth.min(threads.allowed).min(n_tasks).max(1);
     let work = Work::new(n_tasks, n_shares, task);
     if n_shares == 1 {
         work.join();
     } else {
-        spread(&work, allowed);
+        spread(&work, threads.allowed);
     }
     work.finish();
 }
@@ -97,9 +100,9 @@ fn spread(work: &Work<'_>, allowed: usize) {
         return;
     }
     std::thread::scope(|scope| {
-        for _ in 1..work.shares.len() {
-            scope.spawn(|| work.join());
-        }
+        // Where no thread can be had, those that there are do the work.
+        let spawn = |_: &usize| Builder::new().spawn_scoped(scope, || work.join()).is_ok();
+        (1..work.n_joining).take_while(spawn).for_each(drop);
         work.join();
     });
 }
@@ -109,6 +112,8 @@ struct Work<'a> {
     shares: Vec<Share>,
     /// Threads that have begun, and so the share that the next one begins with.
     n_joined: AtomicUsize,
+    /// Threads that take part; any more have nothing to do.
+    n_joining: usize,
     task: &'a (dyn Fn(usize) + Sync),
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -127,6 +132,7 @@ impl<'a> Work<'a> {
         Self {
             shares: (0..n_shares).map(|i| share(bound(i)..bound(i + 1))).collect(),
             n_joined: AtomicUsize::new(0),
+            n_joining: n_shares.min(max_threads()),
             task,
             panic: Mutex::new(None),
         }
@@ -135,6 +141,9 @@ impl<'a> Work<'a> {
     /// Does tasks until none is left. Called by each thread of the team.
     fn join(&self) {
         let own = self.n_joined.fetch_add(1, Ordering::Relaxed);
+        if own >= self.n_joining {
+            return;
+        }
         let done = catch_unwind(AssertUnwindSafe(|| with_default_float_env(|| self.take(own))));
         if let Err(payload) = done {
             *self.panic.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(payload);

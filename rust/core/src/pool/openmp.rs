@@ -10,13 +10,13 @@ use std::process;
 /// `GOMP_parallel(function, data, number of threads or 0, flags)`.
 type Parallel = unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, c_uint, c_uint);
 
-/// The process in which the crate was loaded; 0 if that is not known.
+/// The process that has loaded the library; 0 if that is not known.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
 /// Remembers the process: in a child forked from it, the team's threads are gone but the library
 /// does not know, and would wait for them for ever.
-pub(super) fn remember_process() {
-    PROCESS.store(process::id(), Ordering::Relaxed);
+pub(super) fn remember_process(process: u32) {
+    PROCESS.store(process, Ordering::Relaxed);
 }
 
 /// A team of threads.
