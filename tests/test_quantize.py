@@ -218,10 +218,44 @@ def test_custom_codebook():
 
 
 @pytest.mark.parametrize(
-    "table", [[0.0] * 255, [1.0] * 256, [0.0] * 255 + [float("nan")], [1.0, *([0.0] * 255)]]
+    "table",
+    [
+        [0.0] * 255,
+        [1.0] * 256,
+        [0.0] * 255 + [float("nan")],
+        [1.0, *([0.0] * 255)],
+        [0.0, 1e-60, *(i / 255 for i in range(2, 256))],  # 0 twice in float32
+    ],
 )
 def test_custom_codebook_must_be_a_codebook(table):
     with pytest.raises(ValueError, match="codebook 'test-bad' must"):
         optim8.register_codebook("test-bad", table, table)
     with pytest.raises(ValueError, match="Invalid codec"):
         optim8.codebook("test-bad", signed=True)
+
+
+@pytest.mark.parametrize("codec", _native.CODECS)
+def test_negative_values_become_zero_without_signs(codec):
+    x = torch.tensor([-1.0, -1e-3, 0.5, 0.25, -0.0, -1e-30])
+    back = optim8.quantize(x, codec=codec, signed=False).dequantize()
+    assert back[[0, 1, 4, 5]].tolist() == [0.0] * 4
+    assert torch.allclose(back[2:4], x[2:4], rtol=0.06)
+
+
+def test_views_of_numbers_of_the_other_sign():
+    x = torch.complex(torch.zeros(50), torch.arange(50.0) - 9).conj().imag
+    assert x.is_neg()
+    assert torch.equal(
+        optim8.quantize(x).dequantize(), optim8.quantize(x.resolve_neg()).dequantize()
+    )
+
+
+def test_arrays_of_the_other_order_of_bytes():
+    x = np.linspace(-1, 1, 500, dtype=np.float32)
+    q = optim8.quantize(x.astype(">f4"))
+    assert np.array_equal(q.codes, optim8.quantize(x).codes)
+
+
+def test_complex_numbers_are_refused_whatever_the_signs():
+    with pytest.raises(TypeError, match=r"dtype torch.complex64"):
+        optim8.quantize(torch.zeros(3, dtype=torch.complex64))

@@ -105,12 +105,31 @@ def test_stable_adamw_shortens_steps_while_second_moments_lag():
     assert 0.1e-2 < steps[1.0] < 1e-2
 
 
-def test_lion_ignores_what_is_not_a_number_as_sign_does():
-    p = torch.zeros(3, requires_grad=True)
+def test_what_is_not_a_number_shows_in_lions_parameters():
+    """It has no sign, but its block of states would stand still, with nothing to be seen."""
+    p = torch.zeros(4, requires_grad=True)
     optimizer = optim8.Lion([p], lr=0.5)
-    p.grad = torch.tensor([1.0, float("nan"), -2.0])
+    p.grad = torch.tensor([1.0, float("nan"), -2.0, -0.0])
     optimizer.step()
-    assert p.tolist() == [-0.5, 0.0, 0.5]
+    assert str(p.tolist()) == "[-0.5, nan, 0.5, 0.0]"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+def test_one_bad_gradient_does_not_change_how_lamb_clips_the_others(bad):
+    def first(bad):
+        params = [torch.ones(5000, requires_grad=True) for _ in range(2)]
+        optimizer = optim8.LAMB(params, max_grad_norm=1.0)
+        for i, p in enumerate(params):
+            p.grad = tensor(p.shape, seed=i)
+        params[1].grad[7] = bad
+        optimizer.step()
+        return optimizer.state[params[0]]["exp_avg_scales"]
+
+    if bad == 1e30:  # whose square is beyond float32, but its norm is known
+        assert bool((first(bad) < 1e-25).all())
+        assert bool((first(bad) > 0).all())
+    else:
+        torch.testing.assert_close(first(bad), first(0.0), rtol=1e-3, atol=0.0)
 
 
 def schedule_free(dtype=torch.float64, **kwargs):

@@ -405,3 +405,40 @@ def test_defaults_of_torch_do_not_matter():
     tensors += [quantized.scales, quantized.dequantize(), optim8.codebook("root", signed=True)]
     assert all(t.device.type == "cpu" for t in tensors)
     assert {t.dtype for t in tensors} == {torch.float32, torch.uint8}
+
+
+def test_gradients_of_the_other_sign_are_refused():
+    p = torch.zeros(50, requires_grad=True)
+    p.grad = torch.complex(torch.zeros(50), torch.ones(50)).conj().imag
+    assert p.grad.is_neg()
+    with pytest.raises(RuntimeError, match=r"gradient of parameter 0: is_neg.*resolve_neg"):
+        optim8.AdamW([p]).step()
+
+
+def test_states_that_are_no_tensors_are_refused():
+    optimizer, [p] = stepped(optim8.AdamW, [(5000,)])
+    optimizer.state[p]["step"] = 5
+    with pytest.raises(TypeError, match=r"step of parameter 0: found int where a torch.Tensor"):
+        optimizer.step()
+
+
+def test_parameters_that_share_memory_are_found_behind_one_that_shares_none():
+    """A column reaches over all rows, and meets none of those that begin after it."""
+    memory = torch.zeros(100, 64)
+    params = [memory[:, 0], memory[1, 1:], memory[1, 1:]]
+    params = [p.requires_grad_() for p in params]
+    for p in params:
+        p.grad = torch.ones(p.shape)
+    with pytest.raises(RuntimeError, match=r"parameter 1.*parameter 2|parameter 2.*parameter 1"):
+        optim8.SGD(params).step()
+    assert not bool(memory.any())
+    optim8.SGD(params[:2]).step()
+
+
+def test_a_refused_step_leaves_no_states_of_a_switch_behind():
+    optimizer, params = stepped(optim8.SGD, [(5000,), (6000,)])
+    optimizer.param_groups[0]["momentum"] = 0.9
+    params[1].grad = params[1].grad.to_sparse()
+    with pytest.raises(RuntimeError, match="sparse"):
+        optimizer.step()
+    assert [[*state] for state in optimizer.state.values()] == [["step"], ["step"]]

@@ -4,7 +4,8 @@ A tensor is cut into blocks; each has one float32 scale, its largest magnitude, 
 byte, an index into a codebook of 256 values. What is stored means exactly
 `codebook[code] * scale`. The arithmetic is Rust's; here are the names that people call it by.
 
-via Block-wise Quantization" (ICLR 2022). Unlike the paper's, blocks do not cross slices along
+Source: Dettmers, Lewis, Shleifer and Zettlemoyer, "8-bit Optimizers via Block-wise Quantization"
+(ICLR 2022). Unlike the paper's, blocks do not cross slices along
 the first dimension that hold a block or more, and zero always comes back as zero.
 """
 
@@ -77,7 +78,8 @@ def register_codebook(name: str, signed: Iterable[float], unsigned: Iterable[flo
     name
         A new name. Registering the same tables again does nothing.
     signed, unsigned
-        256 finite values each, sorted, with 0 among them and 1 as the largest.
+        256 finite values each, in float32 sorted, with 0 among them once and 1 as the largest;
+        those of `signed` from -1 on, those of `unsigned` from 0 on.
 
     Raises
     ------
@@ -91,7 +93,7 @@ def register_codebook(name: str, signed: Iterable[float], unsigned: Iterable[flo
     >>> optim8.register_codebook("even", [2 * x - 1 for x in thirds[:-1]] + [1.0], thirds)
     Traceback (most recent call last):
         ...
-    ValueError: codebook 'even' must be sorted, finite and hold 0 and 1 as its largest value; ...
+    ValueError: codebook 'even' must be sorted, finite and hold 0 once and 1 as its largest value...
     """
     codec = _native.Codec.custom(name, [float(x) for x in signed], [float(x) for x in unsigned])
     known = _codecs.setdefault(name, codec)
@@ -215,7 +217,7 @@ def quantize(
         )
     if not isinstance(x, Tensor):
         raise TypeError(f"expected a torch tensor or a NumPy array, found {type(x).__name__}")
-    values = x.detach()
+    values = x.detach().resolve_neg()
     if signed is None:
         signed = _may_be_negative(values)
     codes, scales = quantize_tensor(values, codec_named(codec), signed, block_size)
@@ -259,9 +261,11 @@ def dequantize_into(
 
 def _may_be_negative(values: Tensor) -> bool:
     # One pass and no temporary. A NaN says nothing about the other values: assume both signs.
-    return values.numel() > 0 and not bool(values.amin() >= 0)
+    # Which dtypes there may be is for the native call to say.
+    return not values.is_floating_point() or (values.numel() > 0 and not bool(values.amin() >= 0))
 
 
 def _tensor(x: np.ndarray[Any, Any]) -> Tensor:
-    # torch takes neither read-only arrays nor negative strides: those are copied.
-    return torch.from_numpy(np.require(x, requirements=("C", "W")))
+    # torch takes neither read-only arrays nor negative strides, nor the other order of bytes: those
+    # are copied.
+    return torch.from_numpy(np.require(x, x.dtype.newbyteorder("="), ("C", "W")))

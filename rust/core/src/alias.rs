@@ -4,7 +4,7 @@
 //! memory only if neither is written.
 
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, gcd};
 use core::ops::Range;
 
 /// A tensor of a call, and whether the call writes to it.
@@ -22,29 +22,21 @@ pub(crate) fn check(accesses: &[Access<'_>]) -> Result<()> {
         .filter(|(range, _)| !range.is_empty())
         .collect();
     ranges.sort_unstable_by_key(|(range, _)| range.start);
-    // Of the tensors before, the one that reaches furthest, and of those that are written.
-    let mut furthest: Option<(usize, usize)> = None;
-    let mut furthest_written: Option<(usize, usize)> = None;
+    // Those of the tensors before that reach further than where this one starts: mostly none.
+    let mut open: Vec<(usize, usize)> = vec![];
     for (range, index) in ranges {
         let access = &accesses[index];
-        let before = if access.written { furthest } else { furthest_written };
-        if let Some((end, other)) = before
-            && range.start < end
-            && elements_meet(accesses[other].tensor, access.tensor)
-        {
-            return Err(Error::Alias {
-                first: accesses[other].tensor.name().to_string(),
-                second: access.tensor.name().to_string(),
-            });
+        open.retain(|&(end, _)| end > range.start);
+        for &(_, other) in &open {
+            let other = &accesses[other];
+            if (access.written || other.written) && elements_meet(other.tensor, access.tensor) {
+                return Err(Error::Alias {
+                    first: other.tensor.name().to_string(),
+                    second: access.tensor.name().to_string(),
+                });
+            }
         }
-        let further = |kept: Option<(usize, usize)>| match kept {
-            Some((end, _)) if end >= range.end => kept,
-            _ => Some((range.end, index)),
-        };
-        furthest = further(furthest);
-        if access.written {
-            furthest_written = further(furthest_written);
-        }
+        open.push((range.end, index));
     }
     Ok(())
 }
@@ -55,21 +47,98 @@ fn elements_meet(a: &Tensor, b: &Tensor) -> bool {
     if a.is_contiguous() && b.is_contiguous() {
         return true;
     }
+    if lie_apart(a, b) {
+        return false;
+    }
     let (a_range, b_range) = (a.addresses(), b.addresses());
     let meeting = a_range.start.max(b_range.start)..a_range.end.min(b_range.end);
-    let mut used = vec![false; meeting.len()];
-    let mut met = false;
-    for tensor in [a, b] {
+    let bytes_of = |tensor: &Tensor, f: &mut dyn FnMut(usize)| {
         tensor.for_each_address(0..tensor.n_elements(), |address| {
             let address = address as usize;
-            for byte in address..address + tensor.dtype().size() {
-                if meeting.contains(&byte) {
-                    let byte = &mut used[byte - meeting.start];
-                    met |= *byte && core::ptr::eq(tensor, b);
-                    *byte = true;
-                }
-            }
+            (address..address + tensor.dtype().size())
+                .filter(|byte| meeting.contains(byte))
+                .for_each(|byte| f(byte - meeting.start));
         });
-    }
+    };
+    let mut used = vec![false; meeting.len()];
+    bytes_of(a, &mut |byte| used[byte] = true);
+    let mut met = false;
+    bytes_of(b, &mut |byte| met |= used[byte]);
     met
+}
+
+/// Whether two tensors lie apart as columns do: all of their elements are some number of bytes from the
+/// first one's first, modulo a common divisor of all strides, and these numbers do not meet.
+fn lie_apart(a: &Tensor, b: &Tensor) -> bool {
+    let period = gcd(a.stride_divisor(), b.stride_divisor());
+    if period == 0 {
+        return false;
+    }
+    let (a_size, b_size) = (a.dtype().size(), b.dtype().size());
+    let apart = (b.first_address().wrapping_sub(a.first_address()) as isize)
+        .rem_euclid(period as isize) as usize;
+    a_size <= apart && apart + b_size <= period
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::element::Dtype;
+    use crate::layout::Shape;
+    use crate::tensor::{Name, Strides};
+    use proptest::prelude::*;
+
+    /// A float32 view of a buffer: where it begins, and (length, stride) of each dimension.
+    type View = (usize, Vec<(usize, isize)>);
+
+    const LEN: usize = 64;
+
+    /// Views that stay within the buffer, all of them.
+    fn view() -> impl Strategy<Value = View> {
+        (0..LEN, prop::collection::vec((1_usize..5, -9_isize..10), 0..3)).prop_filter(
+            "within the buffer",
+            |(start, dims)| {
+                let reach = |negative: bool| -> isize {
+                    let signed = dims.iter().filter(|(_, stride)| (*stride < 0) == negative);
+                    signed.map(|&(len, stride)| (len as isize - 1) * stride).sum()
+                };
+                *start as isize + reach(true) >= 0 && *start as isize + reach(false) < LEN as isize
+            },
+        )
+    }
+
+    fn elements((start, dims): &View) -> Vec<usize> {
+        dims.iter().fold(vec![*start], |all, &(len, stride)| {
+            let along = |from: usize| {
+                (0..len as isize).map(move |i| from.checked_add_signed(i * stride).expect("within"))
+            };
+            all.into_iter().flat_map(along).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn finds_all_that_share_an_element_and_no_others(
+            views in prop::collection::vec((view(), any::<bool>()), 0..6),
+        ) {
+            let mut memory = [0.0_f32; LEN];
+            let start = memory.as_mut_ptr();
+            let tensors: Vec<Tensor> = views.iter().map(|((offset, dims), _)| {
+                let shape: Shape = dims.iter().map(|dim| dim.0).collect();
+                let strides: Strides = dims.iter().map(|dim| dim.1).collect();
+                let data = start.wrapping_add(*offset).cast();
+                // SAFETY: the view is within the memory, and nobody reads or writes it.
+                unsafe { Tensor::new(Name::Plain("view"), Dtype::Float32, data, shape, Some(strides)) }
+                    .expect("memory")
+            }).collect();
+            let accesses: Vec<_> = tensors.iter().zip(&views)
+                .map(|(tensor, &(_, written))| Access { tensor, written })
+                .collect();
+            let clash = (0..views.len()).any(|a| (0..a).any(|b| {
+                let of_b = elements(&views[b].0);
+                (views[a].1 || views[b].1) && elements(&views[a].0).iter().any(|e| of_b.contains(e))
+            }));
+            prop_assert_eq!(check(&accesses).is_err(), clash);
+        }
+    }
 }

@@ -261,7 +261,7 @@ fn check_quantized(codes: &Tensor, scales: &Tensor, of: &Tensor, layout: &Layout
     scales.expect_slice_of(Dtype::Float32, &layout.scales_shape())
 }
 
-/// The sum of the squares of all elements, in float64; the same for any vectors and threads.
+/// The sum of the squares of all elements that are finite; the same for any vectors and threads.
 ///
 /// # Errors
 ///
@@ -291,7 +291,21 @@ pub fn sum_of_squares(tensors: &[Tensor], n_threads: usize) -> Result<f64> {
 }
 
 fn squares<E: Element>(level: Level, values: &[E]) -> f64 {
-    values.chunks(SUM_BLOCK).map(|values| level.run(SumOfSquares { values })).sum()
+    let blocks = values.chunks(SUM_BLOCK);
+    blocks
+        .map(|values| {
+            let sum = level.run(SumOfSquares { values });
+            if sum.is_finite() { sum } else { squares_of_finite(values) }
+        })
+        .sum()
+}
+
+/// As [`squares`], where some elements are not finite, or their squares are not in the type of their
+/// arithmetic.
+#[cold]
+fn squares_of_finite<E: Element>(values: &[E]) -> f64 {
+    let finite = values.iter().filter(|value| value.is_finite());
+    finite.map(|value| value.to_f64().powi(2)).sum()
 }
 
 /// A tensor with its codes and scales.
@@ -383,7 +397,7 @@ fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usi
         unsafe {
             let codes = call.codes.slice::<u8>(elements.clone());
             let scales = call.scales.slice::<f32>(blocks.clone());
-            call.values.update(elements.clone(), |values: &mut [E]| {
+            call.values.update(elements.clone(), true, |values: &mut [E]| {
                 for (block, &scale) in blocks.zip(scales) {
                     let range = within(layout.block(block), elements.start);
                     let (codes, values) = (&codes[range.clone()], &mut values[range]);

@@ -170,11 +170,12 @@ impl<E: Element> Kernel for QuantizeBlock<'_, E> {
         let (whole, rest) = self.values.as_chunks::<GROUP>();
         for (group, values) in whole.iter().enumerate() {
             let to = self.scratch.group_mut(group);
-            peak = simd.max_i32(peak, load_group(simd, values, to));
+            peak = simd.max_i32(peak, load_group(simd, values, self.signed, to));
         }
         if !rest.is_empty() {
             let to = self.scratch.group_mut(whole.len());
-            peak = simd.max_i32(peak, load_group(simd, &padded(rest, E::default()), to));
+            peak =
+                simd.max_i32(peak, load_group(simd, &padded(rest, E::default()), self.signed, to));
         }
         let peak = simd.reduce_max(peak);
         let Self { level, codec, signed, codes, mut scratch, .. } = self;
@@ -246,13 +247,20 @@ fn add_squares<S: Simd, E: Element>(simd: S, values: &[E; GROUP], sums: &mut [E:
     }
 }
 
-/// Writes a group of values as float32, and returns the bits of the largest magnitudes.
+/// Writes a group of values as float32, 0 for negative ones if not `signed`, and returns the bits of the
+/// largest magnitudes.
 #[inline(always)]
-fn load_group<S: Simd, E: Element>(simd: S, values: &[E; GROUP], to: &mut [f32; GROUP]) -> S::I32 {
+fn load_group<S: Simd, E: Element>(
+    simd: S,
+    values: &[E; GROUP],
+    signed: bool,
+    to: &mut [f32; GROUP],
+) -> S::I32 {
     let mut peak = simd.splat_i32(0);
     for at in 0..GROUP / S::LANES {
         let value = E::Compute::to_f32(simd, E::load(simd, values, at));
         peak = simd.max_i32(peak, magnitude_bits(simd, value));
+        let value = if signed { value } else { value.max(simd.splat(0.0)) };
         simd.store(value, to, at);
     }
     peak

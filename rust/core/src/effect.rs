@@ -6,7 +6,7 @@
 //! here. A block stays in the cache, so this costs no memory that grows with a tensor.
 
 use crate::block::padded;
-use crate::element::{Compute, Element};
+use crate::element::Element;
 use crate::real::Real;
 use crate::simd::{GROUP, Kernel, Level, Simd};
 
@@ -22,6 +22,11 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
+    /// Whether parameters change.
+    pub(crate) fn writes_params(self) -> bool {
+        !matches!(self, Self::Length { .. })
+    }
+
     /// Whether states become what the rule makes of them.
     pub(crate) fn writes_states(self) -> bool {
         self != Self::Length { states: false }

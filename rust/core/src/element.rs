@@ -77,6 +77,8 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     }
     /// Neither infinite nor NaN.
     fn is_finite(self) -> bool;
+    /// To float64, exactly.
+    fn to_f64(self) -> f64;
 }
 
 /// A number type in which formulas are computed: also that of states that are not quantized.
@@ -87,8 +89,6 @@ pub(crate) trait Compute: Element<Compute = Self> {
     fn from_f32<S: Simd>(simd: S, value: S::F32) -> Self::Lanes<S>;
     /// To float32, rounded to nearest even.
     fn to_f32<S: Simd>(simd: S, value: Self::Lanes<S>) -> S::F32;
-    /// One number to float64, exactly.
-    fn to_f64(self) -> f64;
 }
 
 /// The vectors in which a number type is computed.
@@ -108,6 +108,9 @@ impl Element for f32 {
     fn is_finite(self) -> bool {
         Self::is_finite(self)
     }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
 }
 
 impl Compute for f32 {
@@ -119,9 +122,6 @@ impl Compute for f32 {
     #[inline(always)]
     fn to_f32<S: Simd>(_simd: S, value: S::F32) -> S::F32 {
         value
-    }
-    fn to_f64(self) -> f64 {
-        f64::from(self)
     }
 }
 
@@ -139,6 +139,9 @@ impl Element for f64 {
     fn is_finite(self) -> bool {
         Self::is_finite(self)
     }
+    fn to_f64(self) -> f64 {
+        self
+    }
 }
 
 impl Compute for f64 {
@@ -150,9 +153,6 @@ impl Compute for f64 {
     #[inline(always)]
     fn to_f32<S: Simd>(simd: S, value: S::F64) -> S::F32 {
         simd.narrow(value)
-    }
-    fn to_f64(self) -> f64 {
-        self
     }
 }
 
@@ -196,6 +196,9 @@ impl Element for bf16 {
     fn is_finite(self) -> bool {
         Self::is_finite(self)
     }
+    fn to_f64(self) -> f64 {
+        Self::to_f64(self)
+    }
 }
 
 impl Element for f16 {
@@ -211,6 +214,9 @@ impl Element for f16 {
     #[inline(always)]
     fn is_finite(self) -> bool {
         Self::is_finite(self)
+    }
+    fn to_f64(self) -> f64 {
+        Self::to_f64(self)
     }
 }
 

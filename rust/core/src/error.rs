@@ -19,7 +19,7 @@ pub enum Error {
     CodebookLength { name: String, found: usize },
 
     #[error(
-        "codebook '{name}' must be sorted, finite and hold 0 and 1 as its largest value; value {index} is {found}"
+        "codebook '{name}' must be sorted, finite and hold 0 once and 1 as its largest value, and begin at -1 or above (at 0 if it is the unsigned one); value {index} is {found}"
     )]
     CodebookValue { name: String, index: usize, found: f64 },
 
@@ -45,7 +45,9 @@ pub enum Error {
     #[error("{tensor}: must be contiguous, found strides {found:?} for shape {shape:?}")]
     NotContiguous { tensor: String, found: Vec<isize>, shape: Vec<usize> },
 
-    #[error("{tensor}: null data pointer for {n_elements} elements")]
+    #[error(
+        "{tensor}: null data pointer for {n_elements} elements, as of a tensor without memory of its own (DTensor, for one), which is not supported"
+    )]
     Null { tensor: String, n_elements: usize },
 
     #[error(

@@ -14,7 +14,7 @@
 
 use crate::block::{MAX_BLOCKS, Scratch, blocks_in_batch};
 use crate::effect::{Effect, Rooms};
-use crate::element::{Compute, Element};
+use crate::element::Element;
 use crate::format::Codec;
 use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};

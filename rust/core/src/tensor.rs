@@ -199,6 +199,21 @@ impl Tensor {
         start.wrapping_add_signed(low * bytes)..start.wrapping_add_signed((high + 1) * bytes)
     }
 
+    /// The address of the first element.
+    pub(crate) fn first_address(&self) -> usize {
+        self.data as usize
+    }
+
+    /// What divides the distances in bytes between elements; 0 if there is one element.
+    pub(crate) fn stride_divisor(&self) -> usize {
+        let size = self.dtype.size();
+        let Some(strides) = &self.strides else {
+            return if self.n_elements() > 1 { size } else { 0 };
+        };
+        let moving = strides.iter().zip(&*self.shape).filter(|&(_, &len)| len > 1);
+        moving.fold(0, |divisor, (stride, _)| gcd(divisor, stride.unsigned_abs() * size))
+    }
+
     /// Whether the elements lie one after the other in row-major order.
     #[must_use]
     pub fn is_contiguous(&self) -> bool {
@@ -276,7 +291,8 @@ impl Tensor {
         copy
     }
 
-    /// Calls `f` with elements in row-major order, in place or in a copy that is written back.
+    /// Calls `f` with elements in row-major order, in place or in a copy; which is written back if `f`
+    /// `writes` to it.
     ///
     /// # Safety
     ///
@@ -284,6 +300,7 @@ impl Tensor {
     pub(crate) unsafe fn update<E: Element, R>(
         &self,
         range: Range<usize>,
+        writes: bool,
         f: impl FnOnce(&mut [E]) -> R,
     ) -> R {
         if self.is_slice() {
@@ -293,6 +310,9 @@ impl Tensor {
         // SAFETY: as this function.
         let mut copy = unsafe { self.copy(range.clone()) };
         let result = f(&mut copy);
+        if !writes {
+            return result;
+        }
         let mut copy = copy.into_iter();
         self.for_each_address(range, |address| {
             let value = copy.next().expect("one for each address");
@@ -334,6 +354,11 @@ impl Tensor {
             }
         }
     }
+}
+
+/// The greatest common divisor; that of 0 and another number is the other.
+pub(crate) fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Whether elements lie one after the other in row-major order: where the index along a dimension is

@@ -36,8 +36,8 @@ impl Exchange {
     /// device, of another dtype, or no tensor at all. Why not is for others to find out.
     pub(crate) fn describe(&self, tensor: &Bound<'_, PyAny>, name: Name) -> Option<Tensor> {
         let mut found = MaybeUninit::<DLTensor>::uninit();
-        // SAFETY: the function takes any object, whose reference we hold as we hold the interpreter,
-        // and writes to where there is room for a `DLTensor`.
+        // SAFETY: torch's function checks whether it was given a tensor; we hold a reference to it, and
+        // the interpreter; and there is room for a `DLTensor`.
         if unsafe { (self.0)(tensor.as_ptr().cast(), found.as_mut_ptr()) } != 0 {
             PyErr::take(tensor.py());
             return None;

@@ -76,7 +76,7 @@ fn step_groups(groups: &Bound<'_, PyList>) -> PyResult<Vec<StepGroup>> {
     groups.iter().map(|group| step_group(&group)).collect()
 }
 
-/// The sum of the squares of all elements of all gradients, by the indices of their parameters.
+/// The sum of the squares of all finite elements of all gradients, by the indices of their parameters.
 #[pyfunction]
 pub(crate) fn sum_of_squares(
     py: Python<'_>,

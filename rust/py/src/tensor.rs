@@ -15,6 +15,7 @@ use pyo3::sync::PyOnceLock;
 
 /// What torch has of our dtypes and of layouts, and its way of describing tensors.
 pub(crate) struct Torch {
+    class: Py<PyAny>,
     exchange: Option<Exchange>,
     dtypes: [(Py<PyAny>, Dtype); 5],
     strided: Py<PyAny>,
@@ -28,8 +29,10 @@ impl Torch {
             let dtype = |dtype: Dtype| -> PyResult<_> {
                 Ok((torch.getattr(dtype.name())?.unbind(), dtype))
             };
+            let class = torch.getattr("Tensor")?;
             Ok(Self {
-                exchange: Exchange::of(&torch.getattr("Tensor")?),
+                exchange: Exchange::of(&class),
+                class: class.unbind(),
                 dtypes: [
                     dtype(Dtype::Float32)?,
                     dtype(Dtype::UInt8)?,
@@ -45,12 +48,28 @@ impl Torch {
     /// Describes a tensor.
     pub(crate) fn describe(&self, tensor: &Bound<'_, PyAny>, name: Name) -> PyResult<Tensor> {
         let described = self.exchange.as_ref().and_then(|torch| torch.describe(tensor, name));
-        described.map_or_else(|| self.ask(tensor, name), Ok)
+        let described = described.map_or_else(|| self.ask(tensor, name), Ok)?;
+        // The imaginary part of a conjugate is a view of numbers of the other sign.
+        if !described.is_contiguous()
+            && tensor.call_method0(intern!(tensor.py(), "is_neg"))?.is_truthy()?
+        {
+            return Err(PyRuntimeError::new_err(format!(
+                "{name}: is_neg() is True where False was expected: call resolve_neg()"
+            )));
+        }
+        Ok(described)
     }
 
     /// Describes a tensor by its attributes.
     fn ask(&self, tensor: &Bound<'_, PyAny>, name: Name) -> PyResult<Tensor> {
         let py = tensor.py();
+        if !tensor.is_instance(self.class.bind(py))? {
+            let found = tensor.get_type();
+            return Err(PyTypeError::new_err(format!(
+                "{name}: found {} where a torch.Tensor was expected",
+                found.name()?
+            )));
+        }
         if !tensor.getattr(intern!(py, "is_cpu"))?.is_truthy()? {
             let device = tensor.getattr(intern!(py, "device"))?;
             return Err(PyRuntimeError::new_err(format!(

@@ -31,7 +31,8 @@ impl Codebook {
             return Err(wrong(if values[0] < -1.0 { 0 } else { 255 }));
         }
         let zero = values.partition_point(|&value| value < 0.0);
-        if values[zero] != 0.0 {
+        // The code after that of zero stands for what is not to become zero.
+        if values[zero] != 0.0 || values[zero + 1] == 0.0 {
             return Err(wrong(zero));
         }
         Ok(Self { table: Box::new(Table::new(values)), zero: zero as u8 })

@@ -3,7 +3,7 @@
 //! Such a codec is symmetric: level 0 is zero, levels 1, 2, ... are its positive values in order,
 //! and a signed codebook has the same levels below zero. A [`Grid`] gives the *position* of a
 //! magnitude among the levels: an integer at each level and linear in the value between two of them,
-//! in fixed point with 23 fraction bits. To round it is to add to it: a half, for the nearest level (which
+//! in fixed point with 23 fraction bits, if a grid has no more apt number of them. To round it is to add to it: a half, for the nearest level (which
 //! a grid may have a quicker way to), or a random threshold, for a level whose expected value is the
 //! value. This is the whole encoder.
 //!
@@ -54,7 +54,8 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
     /// vectors share should go through [`opaque`].
     fn constants<S: Simd>(simd: S, signed: bool, nearest: bool) -> Self::Constants<S>;
 
-    /// The position of magnitudes from [`Grid::smallest`] to 1, unsigned with 23 fraction bits.
+    /// The position of magnitudes from [`Grid::smallest`] to 1, unsigned, with as many fraction bits as
+    /// [`Grid::at_random`] takes.
     fn position<S: Simd, const SIGNED: bool>(
         simd: S,
         constants: &Self::Constants<S>,
@@ -75,7 +76,7 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
         LookUp(table)
     }
 
-    /// The levels, all positive, nearest to the magnitudes of values from -1 to 1.
+    /// The levels, all positive, nearest to the magnitudes of values from -1 to 1; without signs, from 0.
     #[inline(always)]
     fn nearest<S: Simd, const SIGNED: bool>(
         simd: S,

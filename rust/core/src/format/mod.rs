@@ -159,8 +159,12 @@ impl Codec {
     ///
     /// [`Error::CodebookLength`] or [`Error::CodebookValue`].
     pub fn custom(name: &str, signed: &[f32], unsigned: &[f32]) -> Result<Self> {
-        let codebook = |values| Codebook::new(name, values);
-        let format = custom::Custom::new(codebook(signed)?, codebook(unsigned)?);
+        let (signed, unsigned) = (Codebook::new(name, signed)?, Codebook::new(name, unsigned)?);
+        if unsigned.zero() != 0 {
+            let found = f64::from(unsigned.values()[0]);
+            return Err(Error::CodebookValue { name: name.to_owned(), index: 0, found });
+        }
+        let format = custom::Custom::new(signed, unsigned);
         Ok(Self { name: name.into(), format: Arc::new(format) })
     }
 

@@ -139,10 +139,11 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
                 }
             }
         });
+        let writes = pass == Pass::Update && job.effect.writes_params();
         // SAFETY: the dtype of both is that of `E`; the caller promises that nothing else uses
         // these blocks.
         unsafe {
-            job.param.update(elements.clone(), |param: &mut [E]| {
+            job.param.update(elements.clone(), writes, |param: &mut [E]| {
                 job.grad.read(elements.clone(), |grad: &[E]| match (pass, job.quantized) {
                     // A rule that measures nothing is not compiled for it.
                     (Pass::Measure, _) if !R::MEASURES => Outcome::default(),

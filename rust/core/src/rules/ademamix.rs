@@ -56,7 +56,7 @@ impl Rule<3> for AdEmaMix {
         Self {
             beta1,
             beta2,
-            beta3: if t_beta3 == 0.0 { beta3 } else { decay_at(step / t_beta3, beta1, beta3) },
+            beta3: if step >= t_beta3 { beta3 } else { decay_at(step / t_beta3, beta1, beta3) },
             alpha: if t_alpha == 0.0 { alpha } else { alpha * (step / t_alpha).min(1.0) },
             eps,
             lr,

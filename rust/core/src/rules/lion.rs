@@ -30,7 +30,9 @@ impl Rule<1> for Lion {
     #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [m]: [T; 1]) -> (T, [T; 1]) {
         let grad = self.descent.gradient(param, grad);
-        let sign = average(m, self.beta1, grad).sign();
+        let blend = average(m, self.beta1, grad);
+        // A NaN has no sign, but must show: the whole block of states is NaN from here on.
+        let sign = blend.mul_add(m.like(0.0), blend.sign());
         let param = sign.mul_add(m.like(-self.lr), self.descent.shrunk(param));
         (param, [average(m, self.beta2, grad)])
     }

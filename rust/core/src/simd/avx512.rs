@@ -174,7 +174,7 @@ impl Simd for Avx512 {
         fn with_features<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)
         }
-        // SAFETY: the token proves the features; every CPU with AVX2 has the last four.
+        // SAFETY: the token proves the features.
         unsafe { with_features(self, kernel) }
     }
 

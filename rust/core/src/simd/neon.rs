@@ -1,6 +1,6 @@
 //! NEON, which every 64-bit ARM CPU has: vectors of 4.
 //!
-//! Every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
+//! Almost every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Neon::detect`] has found the feature.
 //!
 //! The comparisons of floats are made by a compare and a select, not by the instructions for the
