@@ -183,3 +183,35 @@ def test_what_does_not_fit_is_refused():
     for name in ("lr", "eps"):
         with pytest.raises(ValueError, match="Invalid"):
             optim8.Graft(optim8.SGD([a]), optim8.SGD([a]), **{name: -1.0})
+
+
+def test_groups_are_those_of_the_two():
+    places = list(Wide().parameters())
+    optimizer = optim8.Graft(optim8.SGD(places), optim8.AdamW(places))
+    with pytest.raises(ValueError, match="takes no parameter group"):
+        optimizer.add_param_group({"params": [torch.zeros(3, requires_grad=True)]})
+    step(optimizer, 1)
+    assert optimizer.state_nbytes() == optimizer.direction.state_nbytes() + 4 * len(places)
+    for function in (
+        lambda o: optim8.dequantize_state(o, places[0]),
+        optim8.interop.to_bitsandbytes_state_dict,
+    ):
+        with pytest.raises(TypeError, match="found Graft"):
+            function(optimizer)
+
+
+@pytest.mark.parametrize("direction", [optim8.AdamW, torch.optim.AdamW])
+@pytest.mark.parametrize("part", ["magnitude", "direction", "param_groups"])
+def test_nothing_is_loaded_of_what_does_not_fit(direction, part):
+    places = list(Wide().parameters())
+    optimizer = optim8.Graft(optim8.SGD(places, momentum=0.9), direction(places))
+    step(optimizer, 1)
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["magnitude"]["param_groups"][0]["lr"] = 77.0
+    saved["direction"]["param_groups"][0]["lr"] = 77.0
+    saved[part] = [] if part == "param_groups" else {"state": {}, "param_groups": []}
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match=r"group|param"):
+        optimizer.load_state_dict(saved)
+    assert str(optimizer.state_dict()) == str(before)
+    step(optimizer, 1)

@@ -74,7 +74,32 @@ def pickled(module):
     return pickle.loads(pickle.dumps(module))
 
 
-@pytest.mark.parametrize("how", [lambda m: m, copy.deepcopy, pickled])
+def from_meta(module):
+    """Return one that was made without memory, and loaded by assignment."""
+    with torch.device("meta"):
+        empty = optim8.nn.StableEmbedding(1000, 64)
+    empty.load_state_dict(module.state_dict(), assign=True)
+    return empty
+
+
+def to_empty(_):
+    """Return one that was made without memory, and got some."""
+    with torch.device("meta"):
+        empty = optim8.nn.StableEmbedding(1000, 64)
+    empty.to_empty(device="cpu")
+    for p in empty.parameters():
+        nn.init.ones_(p)
+    return empty
+
+
+def pretrained(module):
+    return optim8.nn.StableEmbedding.from_pretrained(module.weight.detach(), freeze=False)
+
+
+WAYS = [lambda m: m, copy.deepcopy, pickled, from_meta, to_empty, pretrained]
+
+
+@pytest.mark.parametrize("how", WAYS)
 def test_stable_embeddings_states_are_full_whatever_the_group_says(how):
     embedding = how(optim8.nn.StableEmbedding(1000, 64))
     optimizer = optim8.AdamW(embedding.parameters(), min_quantized_numel=0)
@@ -108,3 +133,16 @@ def test_rows_that_are_never_seen_do_not_move(cls):
     seen = [*range(1, 21), 500, 999]
     moved = (embedding.weight.detach() != start).any(1).nonzero().flatten().tolist()
     assert moved == seen
+
+
+def test_tensor_learning_rates_are_not_merged():
+    rates = [torch.tensor(0.1), torch.tensor(0.1)]
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    groups = optim8.param_groups(model, {"0.*": {"lr": rates[0]}, "1.*": {"lr": rates[1]}})
+    assert [group["lr"] is rate for group, rate in zip(groups, rates, strict=True)] == [True, True]
+
+
+def test_full_embeddings_may_be_asked_for_where_there_are_none():
+    model = nn.Linear(2, 2)
+    [group] = optim8.param_groups(model, full_embeddings=True)
+    assert len(group["params"]) == 2

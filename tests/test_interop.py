@@ -208,3 +208,62 @@ def test_what_bitsandbytes_lacks_stays():
     ):
         with pytest.raises(TypeError, match="to_bitsandbytes_state_dict: "):
             optim8.interop.to_bitsandbytes_state_dict(optimizer)
+
+
+REFUSED = [
+    (optim8.Adam, {"maximize": True}),
+    (optim8.Adam, {"amsgrad": True}),
+    (optim8.SGD, {"momentum": 0.9, "nesterov": True}),
+    (optim8.SGD, {"momentum": 0.9, "dampening": 0.5}),
+    (optim8.SGD, {}),
+    (optim8.Adagrad, {"lr_decay": 0.1}),
+    (optim8.RMSprop, {"centered": True}),
+    (optim8.SGDW, {"momentum": 0.9}),
+    (optim8.NAdam, {}),
+]
+
+
+@pytest.mark.parametrize(("cls", "kwargs"), REFUSED, ids=str)
+def test_what_bitsandbytes_lacks_does_not_go_there(cls, kwargs):
+    optimizer = cls([tensor((10,)).requires_grad_()], lr=0.1, **kwargs)
+    with pytest.raises(TypeError, match="to_bitsandbytes_state_dict: found"):
+        optim8.interop.to_bitsandbytes_state_dict(optimizer)
+
+
+def test_what_schedulers_keep_in_groups_goes_along():
+    params = [tensor((10,)).requires_grad_()]
+    ours = optim8.AdamW(params)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(ours, 1e-2, 10)
+    step(ours)
+    scheduler.step()
+    theirs = torch.optim.AdamW(params)
+    there = torch.optim.lr_scheduler.OneCycleLR(theirs, 1e-2, 10)
+    theirs.load_state_dict(optim8.interop.to_torch_state_dict(ours))
+    there.load_state_dict(scheduler.state_dict())
+    step(theirs)
+    there.step()
+    kept = {"max_lr", "min_lr", "initial_lr"}
+    saved = optim8.interop.to_bitsandbytes_state_dict(ours)
+    assert kept <= saved["param_groups"][0].keys()
+    ours.load_state_dict(saved)
+    assert kept <= ours.param_groups[0].keys()
+    step(ours)
+    scheduler.step()
+
+
+def test_a_state_dict_of_bitsandbytes_from_before_its_first_step():
+    ours = optim8.AdamW([tensor((10,)).requires_grad_()])
+    saved = optim8.interop.to_bitsandbytes_state_dict(ours)
+    saved["param_groups"][0]["lr"] = 7.0
+    ours.load_state_dict(saved)
+    assert ours.param_groups[0]["lr"] == 7.0
+
+
+def test_adagrad_begins_in_torch_where_it_does_here():
+    params = [tensor((10,)).requires_grad_()]
+    ours = optim8.Adagrad(params, initial_accumulator_value=0.5)
+    saved = optim8.interop.to_torch_state_dict(ours)
+    assert bool((saved["state"][0]["sum"] == 0.5).all())
+    theirs = torch.optim.Adagrad(params)
+    theirs.load_state_dict(saved)
+    step(theirs)

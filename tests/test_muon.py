@@ -136,3 +136,27 @@ def test_checkpoints_and_torch_both_ways(options):
     twin = optim8.convert(theirs, **options)
     assert type(twin) is optim8.Muon
     step(twin)
+
+
+def test_nothing_moves_if_a_hyperparameter_of_any_group_is_wrong():
+    groups = [{"params": [torch.ones(80, 80, requires_grad=True)]} for _ in range(2)]
+    optimizer = optim8.Muon(groups)
+    optimizer.param_groups[1]["adjust_lr_fn"] = "nope"
+    with pytest.raises(ValueError, match="nope is not supported"):
+        step(optimizer)
+    assert bool((groups[0]["params"][0] == 1).all())
+
+
+def test_matrices_without_elements_are_stepped_to_themselves():
+    params = [torch.ones(80, 80, requires_grad=True), torch.ones(80, 0, requires_grad=True)]
+    step(optim8.Muon(params))
+    assert not bool((params[0] == 1).all())
+
+
+def test_a_group_that_is_refused_leaves_nothing_behind():
+    optimizer = optim8.Muon([torch.ones(80, 80, requires_grad=True)])
+    with pytest.raises(ValueError, match="only supports 2D"):
+        optimizer.add_param_group({"params": [torch.ones(5, requires_grad=True)], "block_size": 64})
+    optimizer.add_param_group({"params": [torch.ones(90, 90, requires_grad=True)]})
+    step(optimizer)
+    assert [group["block_size"] for group in optimizer.param_groups] == [256, 256]

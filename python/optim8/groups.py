@@ -62,7 +62,7 @@ def param_groups(
         for param in module.parameters(recurse=False):
             owners.setdefault(param, []).append(module)
     groups: list[tuple[dict[str, Any], list[tuple[str, Tensor]]]] = []
-    unused = set(chosen)
+    unused = set(overrides or {})
     for name, param in model.named_parameters():
         if not param.requires_grad:
             continue
@@ -72,7 +72,7 @@ def param_groups(
                 options.update(values)
                 unused.discard(selector)
         for known, params in groups:
-            if known == options:
+            if known.keys() == options.keys() and all(_same(known[k], options[k]) for k in known):
                 params.append((name, param))
                 break
         else:
@@ -88,3 +88,8 @@ def _selects(selector: Selector, name: str, owners: list[nn.Module]) -> bool:
     if isinstance(selector, str):
         return fnmatchcase(name, selector)
     return any(isinstance(owner, selector) for owner in owners)
+
+
+def _same(a: object, b: object) -> bool:
+    # Of two equal tensors each is a learning rate of its own.
+    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from optim8.state import keep_full
 
@@ -57,6 +58,7 @@ class StableEmbedding(nn.Embedding):
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
         _weight: Tensor | None = None,
+        _freeze: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -69,12 +71,12 @@ class StableEmbedding(nn.Embedding):
             scale_grad_by_freq,
             sparse,
             _weight,
+            _freeze,
             device=device,
             dtype=dtype,
         )
         like = self.weight
         self.norm = nn.LayerNorm(embedding_dim, device=like.device, dtype=like.dtype)
-        keep_full(self.weight)
 
     @classmethod
     def from_embedding(cls, embedding: nn.Embedding) -> "StableEmbedding":
@@ -111,7 +113,6 @@ class StableEmbedding(nn.Embedding):
         )
         stable.weight = embedding.weight
         stable.train(embedding.training)
-        keep_full(stable.weight)
         return stable
 
     def reset_parameters(self) -> None:
@@ -125,7 +126,18 @@ class StableEmbedding(nn.Embedding):
         normalized: Tensor = self.norm(rows)
         return normalized
 
+    # The mark is on the weight, and another weight may be assigned, or put in when a module is moved
+    # or copied.
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "weight":
+            keep_full(value)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        keep_full(self.weight)
+        return self
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Copies and pickles of a parameter lose the mark.
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         keep_full(self.weight)

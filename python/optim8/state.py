@@ -75,6 +75,32 @@ def _items(*keys: str) -> Callable[[State], tuple[Tensor, ...]]:
 rule_states = cache(RuleStates)
 
 
+@cache
+def variants(rule: str) -> tuple[str, ...]:
+    """Return a rule and those that switches of its group, such as `momentum`, put in its place.
+
+    Their names begin with that of the plainest, and a word for each switch follows.
+    """
+    plainest = min((r for r in _native.RULES if f"{rule}_".startswith(f"{r}_")), key=len)
+    others = (r for r in _native.RULES if f"{r}_".startswith(f"{plainest}_") and r != rule)
+    return rule, *others
+
+
+def made_by(rule: str, state: Mapping[str, Any]) -> str:
+    """Return the variant of a rule whose states these are; the rule itself if they are of none.
+
+    A switch may have been thrown since they were made. States that are of no use now stay, as they
+    do in torch, and those that are missing are made at the next step.
+    """
+    for variant in variants(rule):
+        states = rule_states(variant)
+        quantized = states.is_quantized(state)
+        keys = [key for name in states.kinds for key in states.keys(name, quantized)]
+        if state.keys() == {*states.scalars, *keys}:
+            return variant
+    return rule
+
+
 def parameters(
     groups: list[dict[str, Any]],
 ) -> Iterator[tuple[int, Tensor, dict[str, Any], str | None]]:
@@ -148,9 +174,10 @@ def fit(
     ValueError, TypeError
         If `saved` does not fit; says what was found and expected.
     """
-    states = rule_states(rule)
     if not isinstance(saved, Mapping):
         raise TypeError(f"{param_name}: state is {type(saved).__name__}, expected dict")
+    rule = made_by(rule, saved)
+    states = rule_states(rule)
     quantized = states.is_quantized(saved)
     expected = {
         key: what
@@ -188,11 +215,12 @@ def _converted(rule: str, param: Tensor, group: Group, state: State, made_by: Gr
 
 def dequantize(rule: str, param: Tensor, group: Group, state: State) -> State:
     """Return every state but the scalars in full, in new tensors."""
-    states = rule_states(rule)
+    states = rule_states(made_by(rule, state))
     values = {}
     for name in states.kinds:
         if name in state:
             values[name] = state[name].clone()
+        if f"{name}_codes" not in state:
             continue
         codes, scales = state[f"{name}_codes"], state[f"{name}_scales"]
         values[name] = torch.empty(param.shape, dtype=_full_dtype(param), device="cpu")

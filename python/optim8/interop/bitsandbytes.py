@@ -48,20 +48,32 @@ _RULES = (
 )
 """Native rules with as many states as bitsandbytes has."""
 
+_CLASSES = ("Adagrad", "Adam", "AdamW", "AdEMAMix", "LAMB", "LARS", "Lion", "RMSprop", "SGD")
+"""That both have."""
 
-def is_theirs(states: Mapping[Any, Any]) -> bool:
-    """Whether the states of a state dict are those of bitsandbytes."""
+_WITHOUT = {"maximize": False, "nesterov": False, "dampening": 0.0, "lr_decay": 0.0}
+"""Options that bitsandbytes lacks, or takes and does not use, at the values that mean nothing."""
+
+_ITS_KEYS = ("lr", "betas", "eps", "weight_decay", "alpha", "t_alpha", "t_beta3")
+"""Of its groups, whatever the class."""
+
+
+def is_theirs(states: Mapping[Any, Any], groups: list[Any]) -> bool:
+    """Whether a state dict is of bitsandbytes: by its states, or its groups if there are none."""
+    if not states:
+        mark = {"format_version", *_ITS_KEYS}
+        return any(isinstance(g, dict) and mark & g.keys() == {*_ITS_KEYS} for g in groups)
     return any(isinstance(s, Mapping) and (NESTED in s or "state1" in s) for s in states.values())
 
 
 def read_group(optimizer: Optim8Optimizer, group: Group) -> dict[str, Any]:
-    """Return a group under our names, without what this optimizer does not know."""
+    """Return a group under our names, without those of its keys that this class has no use for."""
     name, theirs = type(optimizer).__name__, dict(group)
     if name in _FROM_BETAS and "betas" in theirs:
         theirs[_FROM_BETAS[name]] = float(theirs["betas"][0])
-    known = {*optimizer.defaults, "params"}
+    unknown = set(_ITS_KEYS) - optimizer.defaults.keys()
     # Unless another codec was asked for, codes stay what they are.
-    return {**{k: v for k, v in theirs.items() if k in known}, "codec": CODEC}
+    return {**{k: v for k, v in theirs.items() if k not in unknown}, "codec": CODEC}
 
 
 def read_state(
@@ -121,18 +133,35 @@ def to_bitsandbytes_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
     ['absmax1', 'qmap1', 'state1']
     """
     name = type(optimizer).__name__
+    if name not in _CLASSES:
+        raise TypeError(
+            f"to_bitsandbytes_state_dict: found {name}, expected one of {', '.join(_CLASSES)}"
+        )
     states = {}
     for index, param, group, _ in parameters(optimizer.param_groups):
         rule = optimizer._rule(group)
-        if rule not in _RULES:
-            raise TypeError(
-                f"to_bitsandbytes_state_dict: found the rule {rule!r} of {name}, expected one of "
-                + ", ".join(_RULES)
-            )
-        if state := optimizer.state.get(param):
-            states[index] = _write_state(rule, param, group, state)
-    groups = [_write_group(name, group) for group in optimizer.state_dict()["param_groups"]]
+        _check_export(name, rule, group)
+        full = dequantize(rule, param, group, optimizer.state.get(param, {}))
+        if full.keys() >= rule_states(rule).kinds.keys():
+            step = int(optimizer.state[param]["step"])
+            states[index] = _write_state(rule, param, group, full, step)
+    groups = [_write_group(optimizer, group) for group in optimizer.state_dict()["param_groups"]]
     return {"state": states, "param_groups": groups}
+
+
+def _check_export(name: str, rule: str, group: Group) -> None:
+    """Raise for options that bitsandbytes lacks."""
+    if rule not in _RULES:
+        raise TypeError(
+            f"to_bitsandbytes_state_dict: found the rule {rule!r} of {name}, expected one of "
+            + ", ".join(_RULES)
+        )
+    for option, nothing in _WITHOUT.items():
+        if group.get(option, nothing) != nothing:
+            raise TypeError(
+                f"to_bitsandbytes_state_dict: found {option}={group[option]!r}, expected "
+                f"{nothing!r}: bitsandbytes' {name} does without it"
+            )
 
 
 class _Part:
@@ -195,11 +224,10 @@ def _part(
     return _Part(values, scales, table) if is_bytes else _Part(values, None, None)
 
 
-def _write_state(rule: str, param: Tensor, group: Group, state: State) -> dict[str, Any]:
-    full = dequantize(rule, param, group, state)
+def _write_state(rule: str, param: Tensor, group: Group, full: State, step: int) -> dict[str, Any]:
     quantized = is_quantized(param, group)
     parts: dict[str, Any] = {}
-    for (number, index), name in zip(_places(rule), full, strict=True):
+    for (number, index), name in zip(_places(rule), rule_states(rule).kinds, strict=True):
         values, signed = full[name].float(), number == 1
         if not quantized:
             new = {f"state{number}": values}
@@ -216,18 +244,21 @@ def _write_state(rule: str, param: Tensor, group: Group, state: State) -> dict[s
             parts[f"qmap{number}"] = torch.as_tensor(codebook(CODEC, signed))
     if rule in ("lamb", "lars_momentum"):
         parts["unorm_vec"] = torch.zeros(1)  # where it adds up the norm of its next update
-    return {"step": int(state["step"]), NESTED: parts}
+    return {"step": step, NESTED: parts}
 
 
-def _write_group(optimizer: str, group: dict[str, Any]) -> dict[str, Any]:
-    betas = group.get("betas", (group.get(_FROM_BETAS.get(optimizer, ""), 0.0), 0.0))
+def _write_group(optimizer: Optim8Optimizer, group: dict[str, Any]) -> dict[str, Any]:
+    name = type(optimizer).__name__
+    betas = group.get("betas", (group.get(_FROM_BETAS.get(name, ""), 0.0), 0.0))
     written = {
         "lr": float(group["lr"]),
         "betas": tuple(map(float, betas)),
         "eps": float(group.get("eps", 0.0)),
         "weight_decay": float(group["weight_decay"]),
-        "alpha": float(group.get("alpha", 0.0)) if optimizer == "AdEMAMix" else 0.0,
+        "alpha": float(group.get("alpha", 0.0)) if name == "AdEMAMix" else 0.0,
         "t_alpha": group.get("t_alpha"),
         "t_beta3": group.get("t_beta3"),
     }
-    return {**written, "params": group["params"]}
+    # Whatever schedulers and users keep there goes along.
+    others = {k: v for k, v in group.items() if k not in optimizer.defaults}
+    return {**others, **written}

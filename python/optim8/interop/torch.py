@@ -45,16 +45,20 @@ def to_torch_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
     twin = getattr(torch.optim, name, None)
     if twin is None:
         raise TypeError(f"to_torch_state_dict: torch.optim has no {name}")
-    known = {*twin([torch.zeros(1, 1)]).defaults, "params", "param_names", "initial_lr"}
+    # Of what torch does not know only our options go: schedulers keep numbers of theirs in groups.
+    ours = optimizer.defaults.keys() - twin([torch.zeros(1, 1)]).defaults.keys()
     saved = optimizer.state_dict()
-    groups = [{k: v for k, v in g.items() if k in known} for g in saved["param_groups"]]
+    groups = [{k: v for k, v in g.items() if k not in ours} for g in saved["param_groups"]]
     counts = optimizer._torch_counts_steps
     states = {}
     for index, param, group, _ in parameters(optimizer.param_groups):
+        rule = optimizer._rule(group)
         state = optimizer.state.get(param)
+        if not state and optimizer._initial(group):
+            # torch makes states that do not begin with zero at once.
+            state = optimizer._create(rule, param, group)
         if not state:
             continue
-        rule = optimizer._rule(group)
         scalars = {k: state[k].clone() for k in rule_states(rule).scalars if counts or k != "step"}
         states[index] = {**scalars, **dequantize(rule, param, group, state)}
     return {"state": {k: v for k, v in states.items() if v}, "param_groups": groups}

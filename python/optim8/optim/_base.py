@@ -15,6 +15,7 @@ change from step to step is kept until it does.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 import torch
@@ -63,6 +64,21 @@ _IN_TUPLES = {
 """Where in a group hyperparameters of these names are, as torch has several in one entry."""
 
 
+@dataclass
+class _Note:
+    """What an optimizer knows of one of its groups besides what is in it."""
+
+    group: Group
+    given: frozenset[str]
+    """Options of its form that were asked for, and so outlive a state dict that is loaded."""
+    form: tuple[Any, ...]
+    """The options by which its states were made."""
+    checked: tuple[Any, ...] | None = None
+    """All options, as they were when they were last found to be good."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The same as Rust takes them."""
+
+
 class Optim8Optimizer(Optimizer):
     """Base class of the optimizers.
 
@@ -79,14 +95,31 @@ class Optim8Optimizer(Optimizer):
         defaults = {**defaults, **DEFAULTS, **options, "format_version": FORMAT_VERSION}
         self._check_group(defaults)
         self.skipped_blocks = 0
-        self._given: list[frozenset[str]] = []
         self._given_to_all = frozenset(options)
-        self._forget()
+        self._notes: dict[int, _Note] = {}
         super().__init__(params, defaults)
 
-    def _forget(self) -> None:
-        """Begin with nothing known of groups."""
-        self._native_options: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+    def _note(self, group: Group) -> _Note:
+        """Return what is known of a group; by identity, as groups may be removed, or put in."""
+        note = self._notes.get(id(group))
+        if note is None:
+            note = self._notes[id(group)] = _Note(group, frozenset(), form_values(group))
+        return note
+
+    def _check_forms(self) -> None:
+        """Raise if options no longer say how states were made."""
+        for number, group in enumerate(self.param_groups):
+            note, form = self._note(group), form_values(group)
+            if note.form == form:
+                continue
+            if any(self.state.get(param) for param in group["params"]):
+                for key, made, found in zip(FORM_KEYS, note.form, form, strict=True):
+                    if made != found:
+                        raise ValueError(
+                            f"{key} of parameter group {number} was {made!r} when its states were "
+                            f"made, found {found!r}"
+                        )
+            note.form = form
 
     @staticmethod
     def _check(group: Group) -> None:
@@ -128,7 +161,8 @@ class Optim8Optimizer(Optimizer):
             given |= param_group.keys()
             self._check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
-        self._given.append(given.intersection(FORM_KEYS))
+        group = self.param_groups[-1]
+        self._notes[id(group)] = _Note(group, given.intersection(FORM_KEYS), form_values(group))
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -166,14 +200,14 @@ class Optim8Optimizer(Optimizer):
                 loss = closure()
 
         state_of = self.state
-        created: list[Tensor] = []
+        made: list[tuple[Tensor, float, states.State]] = []
         moved: list[Tensor] = []
         groups = []
         index = -1
         try:
             self._before_step()
-            for number, group in enumerate(self.param_groups):
-                options = self._options_of(number, group)
+            for group in self.param_groups:
+                options = self._options_of(group)
                 rule = self._rule(group)
                 hyper = self._hyper(rule, group)
                 tensors_of = states.rule_states(rule).tensors
@@ -183,24 +217,27 @@ class Optim8Optimizer(Optimizer):
                     grad = param.grad
                     if grad is None:
                         continue
-                    state = state_of.get(param)
-                    if not state:
-                        created.append(param)
-                        state = state_of[param] = self._create(rule, param, group)
+                    state = state_of[param]
                     moved.append(param)
                     try:
                         tensors.append((index, param, grad, *tensors_of(state)))
                     except KeyError:
-                        # An option such as momentum has been switched on since.
-                        for name, value in self._create(rule, param, group).items():
-                            state.setdefault(name, value)
+                        # It is the first step, or an option such as momentum was switched on since.
+                        new: states.State = {}
+                        made.append((param, float(state.get("step", 0.0)), new))
+                        new.update(self._create(rule, param, group))
+                        state.update((name, new[name]) for name in new if name not in state)
                         tensors.append((index, param, grad, *tensors_of(state)))
                 groups.append((rule, hyper, options, tensors))
             self.skipped_blocks += self._run(groups)
         except BaseException:
             # An interrupt may also come after the native call, when the new states are in use.
-            for param in created:
-                if not state_of[param] or state_of[param]["step"] == 0:
+            for param, step, new in made:
+                state = state_of[param]
+                if state.get("step", step) == step:
+                    for name in [name for name in state if state[name] is new.get(name)]:
+                        del state[name]
+                if not state:
                     del state_of[param]
             raise
         # Autograd has to know that tensors which it may have saved have changed.
@@ -217,34 +254,27 @@ class Optim8Optimizer(Optimizer):
     def _create(self, rule: str, param: Tensor, group: Group) -> states.State:
         return states.create(rule, param, group, self._initial(group))
 
-    def _options_of(self, number: int, group: Group) -> dict[str, Any]:
-        """Return the options of group `number` as Rust takes them; checked again if changed."""
+    def _options_of(self, group: Group) -> dict[str, Any]:
+        """Return the options of a group as Rust takes them; checked again if changed."""
+        note = self._note(group)
         values = (
             *form_values(group),
             *other_values(group),
             *map(group.get, IMPLEMENTATION_KEYS),
         )
-        known = self._native_options.get(number)
-        if known is not None and known[0] == values:
-            return known[1]
-        self._check_group(group)
-        if known is not None and any(param in self.state for param in group["params"]):
-            for key, made, found in zip(FORM_KEYS, known[0], values, strict=False):
-                if made != found:
-                    raise ValueError(
-                        f"{key} of parameter group {number} was {made!r} when its states were "
-                        f"made, found {found!r}"
-                    )
-        options = {
-            "codec": codec_named(group["codec"]),
-            "block_size": group["block_size"],
-            "stochastic": group["state_rounding"] == "stochastic",
-            "stochastic_params": group["param_rounding"] == "stochastic",
-            "skip_nonfinite": group["nonfinite"] == "skip",
-            "seed": group["seed"],
-        }
-        self._native_options[number] = values, options
-        return options
+        if note.checked != values:
+            self._check_group(group)
+            self._check_forms()
+            note.options = {
+                "codec": codec_named(group["codec"]),
+                "block_size": group["block_size"],
+                "stochastic": group["state_rounding"] == "stochastic",
+                "stochastic_params": group["param_rounding"] == "stochastic",
+                "skip_nonfinite": group["nonfinite"] == "skip",
+                "seed": group["seed"],
+            }
+            note.checked = values
+        return note.options
 
     def state_nbytes(self) -> int:
         """Return the bytes of all states, scales and step counters included.
@@ -285,7 +315,8 @@ class Optim8Optimizer(Optimizer):
         state_dict = dict(state_dict)
         for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = pre_hook(self, state_dict) or state_dict
-        self.__setstate__(fitted(self, state_dict))
+        given = [self._note(group).given for group in self.param_groups]
+        self.__setstate__({**fitted(self, state_dict, given), "_given": given})
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
 
@@ -295,17 +326,34 @@ class Optim8Optimizer(Optimizer):
     _optional_keys: tuple[str, ...] = ()
     """Hyperparameters that state dicts of older versions of torch lack."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return states and groups; see `torch.optim.Optimizer.state_dict`.
+
+        Raises
+        ------
+        ValueError
+            If an option that says how states are stored has been changed since they were made.
+        """
+        self._check_forms()
+        return super().state_dict()
+
     def __getstate__(self) -> dict[str, Any]:
-        own = ("skipped_blocks", "_given", "_given_to_all")
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+        self._check_forms()
+        given = [self._note(group).given for group in self.param_groups]
+        own = {name: getattr(self, name) for name in ("skipped_blocks", "_given_to_all")}
+        return {**super().__getstate__(), **own, "_given": given}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._forget()
+        given = state["_given"]
+        super().__setstate__({key: value for key, value in state.items() if key != "_given"})
+        self._notes = {
+            id(group): _Note(group, names, form_values(group))
+            for group, names in zip(self.param_groups, given, strict=True)
+        }
 
 
 def dequantize_state(optimizer: Optim8Optimizer, param: Tensor) -> states.State:
-    """Return the states of a parameter as torch's 32-bit optimizer would have them.
+    """Return the states of a parameter as a 32-bit optimizer would have them.
 
     Parameters
     ----------
@@ -317,13 +365,17 @@ def dequantize_state(optimizer: Optim8Optimizer, param: Tensor) -> states.State:
     Returns
     -------
     dict of str to Tensor
-        Every state but `step` under torch's name, a new float32 tensor (float64 for a float64
-        parameter) of the parameter's shape. Empty if the parameter has not been stepped yet.
+        Every state of the parameter's shape under torch's name, in a new tensor: float32 (float64
+        for a float64 parameter), or of the parameter's dtype if it is a copy of the parameter.
+        Empty if the parameter has not been stepped yet.
 
     Raises
     ------
+    TypeError
+        If the optimizer is not one of this package's, or a `Graft`, whose states are in its two.
     ValueError
-        If the parameter is not one of the optimizer's.
+        If the parameter is not one of the optimizer's, or an option that says how states are stored
+        has been changed since they were made.
 
     Examples
     --------
@@ -335,6 +387,11 @@ def dequantize_state(optimizer: Optim8Optimizer, param: Tensor) -> states.State:
     >>> optim8.dequantize_state(optimizer, p)["exp_avg"][:2]
     tensor([0.1000, 0.1000])
     """
+    if not isinstance(optimizer, Optim8Optimizer):
+        raise TypeError(
+            f"found {type(optimizer).__name__}, expected an optimizer with states in 8 bits"
+        )
+    optimizer._check_forms()
     for _, other, group, _ in states.parameters(optimizer.param_groups):
         if other is param:
             state = optimizer.state.get(param)

@@ -7,6 +7,7 @@ one that does not fit changes nothing.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from copy import deepcopy
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
     from optim8.optim._base import Optim8Optimizer
 
 
-def fitted(optimizer: Optim8Optimizer, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def fitted(
+    optimizer: Optim8Optimizer, state_dict: Mapping[str, Any], given: list[frozenset[str]]
+) -> dict[str, Any]:
     """Return the `state` and `param_groups` that an optimizer has after loading a state dict.
+
+    The options that were `given` to each group stay as they are.
 
     Raises
     ------
@@ -37,10 +42,11 @@ def fitted(optimizer: Optim8Optimizer, state_dict: Mapping[str, Any]) -> dict[st
             found = type(state_dict[key]).__name__
             raise TypeError(f"loaded state dict: {key} is {found}, expected {kind.__name__}")
     saved, saved_groups = state_dict["state"], state_dict["param_groups"]
-    is_peers = bitsandbytes.is_theirs(saved)
+    is_peers = bitsandbytes.is_theirs(saved, saved_groups)
     if is_peers:
         saved_groups = [bitsandbytes.read_group(optimizer, group) for group in saved_groups]
-    groups = _groups(optimizer, saved_groups, optimizer.defaults.keys() if is_peers else set())
+    may_lack = optimizer.defaults.keys() if is_peers else set()
+    groups = _groups(optimizer, saved_groups, may_lack, given)
     return {
         "state": _states(optimizer, saved, saved_groups, groups, is_peers),
         "param_groups": groups,
@@ -48,7 +54,10 @@ def fitted(optimizer: Optim8Optimizer, state_dict: Mapping[str, Any]) -> dict[st
 
 
 def _groups(
-    optimizer: Optim8Optimizer, saved_groups: list[Group], may_lack: AbstractSet[str]
+    optimizer: Optim8Optimizer,
+    saved_groups: list[Group],
+    may_lack: AbstractSet[str],
+    given: list[frozenset[str]],
 ) -> list[Group]:
     """Return the groups of a state dict with the optimizer's parameters."""
     own = optimizer.param_groups
@@ -57,10 +66,11 @@ def _groups(
             "loaded state dict has a different number of parameter groups: "
             f"found {len(saved_groups)}, expected {len(own)}"
         )
-    return [
-        _group(optimizer, number, group, saved, may_lack)
-        for number, (group, saved) in enumerate(zip(own, saved_groups, strict=True))
-    ]
+    result = []
+    for number, (group, saved, names) in enumerate(zip(own, saved_groups, given, strict=True)):
+        read = _group(optimizer, number, group, saved, may_lack)
+        result.append({**read, **{name: group[name] for name in names}})
+    return result
 
 
 def _group(
@@ -89,7 +99,6 @@ def _group(
         optimizer._check_group(result)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"parameter group {number}: {error}") from error
-    result.update((key, group[key]) for key in optimizer._given[number])
     return {**result, "params": group["params"]}
 
 
@@ -101,7 +110,7 @@ def _states(
     is_peers: bool,
 ) -> dict[Tensor, states.State]:
     """Return the states of a state dict by parameter."""
-    found: dict[Tensor, states.State] = {}
+    found: dict[Tensor, states.State] = defaultdict(dict)  # as in torch
     ids = [key for group in saved_groups for key in group["params"]]
     made_by = [group for group in saved_groups for _ in group["params"]]
     known = set(ids)

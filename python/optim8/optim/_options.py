@@ -74,7 +74,7 @@ IMPLEMENTATION_KEYS = ("foreach", "fused", "capturable", "differentiable")
 """torch's switches between implementations of a step, which older state dicts may lack."""
 
 FORM_KEYS = ("state_bits", "min_quantized_numel", "block_size", "codec")
-"""Options that say how states are stored; they change only with a state dict that is loaded."""
+"""Options that say how states are stored: where there are some, only loading changes them."""
 form_values = itemgetter(*FORM_KEYS)
 other_values = itemgetter(*(key for key in OPTION_KEYS if key not in FORM_KEYS))
 

@@ -93,6 +93,18 @@ class Graft(Optimizer):
         self.magnitude, self.direction = magnitude, direction
         super().__init__(params[0], {"lr": lr, "eps": eps, "use_global_norm": use_global_norm})
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refuse: groups are those of the two optimizers.
+
+        Raises
+        ------
+        ValueError
+            Always, once the optimizer is made.
+        """
+        if self.param_groups:
+            raise ValueError("Graft takes no parameter group: make it anew of two that have it")
+        super().add_param_group(param_group)
+
     @overload
     def step(self, closure: None = None) -> None: ...
 
@@ -172,6 +184,13 @@ class Graft(Optimizer):
         # A step of no length has no direction, and any factor will do.
         return {i: group["lr"] * lengths[i] / (own[i] + group["eps"] or 1.0) for i in own}
 
+    def state_nbytes(self) -> int:
+        """Return the bytes of the states of both optimizers."""
+        states = (
+            state for part in (self.magnitude, self.direction) for state in part.state.values()
+        )
+        return sum(t.nbytes for state in states for t in state.values() if isinstance(t, Tensor))
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state dicts of both optimizers, and the options."""
         parts = {"magnitude": self.magnitude.state_dict(), "direction": self.direction.state_dict()}
@@ -182,14 +201,21 @@ class Graft(Optimizer):
 
         Raises
         ------
-        ValueError
-            If it is of another optimizer.
+        ValueError, TypeError
+            If it is of another optimizer, or anything in it does not fit. Nothing has changed then.
         """
         if missing := {"magnitude", "direction", "state", "param_groups"} - state_dict.keys():
             raise ValueError(f"loaded state dict has no {min(missing)!r}, found {[*state_dict]}")
-        super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
-        self.magnitude.load_state_dict(state_dict["magnitude"])
-        self.direction.load_state_dict(state_dict["direction"])
+        before = [(part, part.__getstate__()) for part in (self.magnitude, self.direction)]
+        try:
+            for part, name in ((self.magnitude, "magnitude"), (self.direction, "direction")):
+                part.load_state_dict(state_dict[name])
+            super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
+        except BaseException:
+            # What is loaded is new dictionaries: the old ones are as they were.
+            for part, state in before:
+                part.__setstate__(state)
+            raise
 
     def __getstate__(self) -> dict[str, Any]:
         parts = {"magnitude": self.magnitude, "direction": self.direction}

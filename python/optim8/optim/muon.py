@@ -146,9 +146,10 @@ class Muon(Optim8Optimizer):
             If torch would, or if an option or hyperparameter of the group is out of range.
         """
         super().add_param_group(param_group)
-        for param in self.param_groups[-1]["params"]:
+        group = self.param_groups[-1]
+        for param in group["params"]:
             if param.ndim != 2:
-                del self.param_groups[-1]
+                del self.param_groups[-1], self._notes[id(group)]
                 raise ValueError(
                     "Muon only supports 2D parameters whereas we found a parameter with size: "
                     f"{param.size()}"
@@ -160,6 +161,8 @@ class Muon(Optim8Optimizer):
 
     def _run(self, groups: list[Any]) -> int:
         _native.check_step(groups)
+        for group in self.param_groups:
+            self._check(group)  # what the native step does not see
         skipped = 0
         for group, (rule, hyper, options, rows) in zip(self.param_groups, groups, strict=True):
             for index, param, grad, *states in rows:
@@ -168,7 +171,8 @@ class Muon(Optim8Optimizer):
                 row = (index, direction, grad, *states)
                 call = [(rule, hyper, options, [row])]
                 skipped += _native.step(call, torch.get_num_threads())
-                _descend(param.detach(), direction, group)
+                if param.numel() > 0:
+                    _descend(param.detach(), direction, group)
         return skipped
 
 
