@@ -105,7 +105,8 @@ where
     fn run<S: Simd>(mut self, simd: S) -> Outcome {
         // A copy, which no store can change: else its numbers are converted again for every vector.
         let rule = self.rule;
-        let effect = if MEASURE { Effect::Write } else { self.effect };
+        // Narrow elements come here in the wider type if there is another effect (`kernel/mod.rs`).
+        let effect = if MEASURE || E::ROUNDED { Effect::Write } else { self.effect };
         let block_size = self.layout.block_size();
         // What is summed up, skipped, or rounded at random by blocks, goes block by block.
         let alone = MEASURE

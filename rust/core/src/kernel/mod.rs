@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::effect::Effect;
+use crate::effect::{Effect, Round, Widen};
 use crate::element::{Dtype, Element};
 use crate::layout::Layout;
 use crate::rounding::Stream;
@@ -145,6 +145,9 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
         unsafe {
             job.param.update(elements.clone(), writes, |param: &mut [E]| {
                 job.grad.read(elements.clone(), |grad: &[E]| match (pass, job.quantized) {
+                    (Pass::Update, _) if E::ROUNDED && job.effect != Effect::Write => {
+                        self.go_wide::<E>(job, blocks, param, grad, states)
+                    }
                     // A rule that measures nothing is not compiled for it.
                     (Pass::Measure, _) if !R::MEASURES => Outcome::default(),
                     (Pass::Measure, false) => {
@@ -162,6 +165,55 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
                 })
             })
         }
+    }
+
+    /// An update of narrow elements with another effect than to be written: in the type of their
+    /// arithmetic.
+    #[cold]
+    fn go_wide<E: Element>(
+        &self,
+        job: &Job<'_>,
+        blocks: Range<usize>,
+        param: &mut [E],
+        grad: &[E],
+        mut states: [StateBlocks<'_, E>; N],
+    ) -> Outcome {
+        let mut copies: [Vec<E::Compute>; N] = core::array::from_fn(|i| match &states[i] {
+            StateBlocks::Copy(copy) => job.level.run(Widen { from: copy }),
+            _ => vec![],
+        });
+        let mut pairs = states.iter_mut().zip(&mut copies);
+        let wide_states =
+            core::array::from_fn(|_| match pairs.next().expect("one for each state") {
+                (StateBlocks::Full(full), _) => StateBlocks::Full(full),
+                (StateBlocks::Copy(_), copy) => StateBlocks::Copy(copy),
+                (&mut StateBlocks::Quantized { ref mut codes, ref mut scales, stream }, _) => {
+                    StateBlocks::Quantized { codes, scales, stream }
+                }
+            });
+        let mut wide = job.level.run(Widen { from: param });
+        let grad = job.level.run(Widen { from: grad });
+        let go = if job.quantized {
+            Self::go::<E::Compute, true, false>
+        } else {
+            Self::go::<E::Compute, false, false>
+        };
+        let outcome = go(self, job, blocks.clone(), &mut wide, &grad, wide_states);
+        let round = |from: &[E::Compute], to: &mut [E], stream| {
+            let (layout, blocks) = (job.layout, blocks.clone());
+            job.level.run(Round { from, to, layout, blocks, stream });
+        };
+        if job.effect.writes_params() {
+            round(&wide, param, param_stream::<E>(job));
+        }
+        if job.effect.writes_states() {
+            for (state, copy) in states.iter_mut().zip(&copies) {
+                if let StateBlocks::Copy(to) = state {
+                    round(copy, to, None);
+                }
+            }
+        }
+        outcome
     }
 
     fn go<E: Element, const QUANTIZED: bool, const MEASURE: bool>(
@@ -183,8 +235,13 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
             grad,
             states,
             effect: job.effect,
-            param_stream: (E::STOCHASTIC && options.stochastic_params)
-                .then(|| Stream::of_param(options.seed, job.index, job.step)),
+            param_stream: param_stream::<E>(job),
         })
     }
+}
+
+/// The thresholds of parameters of type `E`, if they are rounded stochastically.
+fn param_stream<E: Element>(job: &Job<'_>) -> Option<Stream> {
+    let Options { stochastic_params, seed, .. } = *job.options;
+    (E::STOCHASTIC && stochastic_params).then(|| Stream::of_param(seed, job.index, job.step))
 }
