@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import optim8
 from optim8 import _native
 from specs import SPECS, by_rule
 
 PATH = Path(__file__).parent / "data" / "golden_states.json"
+CODEBOOKS = PATH.with_name("golden_codebooks.json")
 
 
 def states(spec, codec):
@@ -34,12 +36,28 @@ def states(spec, codec):
     }
 
 
+def codebooks():
+    """Return the values that the codes of each codec stand for, as hex."""
+    return {
+        f"{codec}-{'signed' if signed else 'unsigned'}": optim8.codebook(codec, signed=signed)
+        .numpy()
+        .tobytes()
+        .hex()
+        for codec in _native.CODECS
+        for signed in (True, False)
+    }
+
+
 CASES = {f"{by_rule(spec)}-{codec}": (spec, codec) for spec in SPECS for codec in _native.CODECS}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_states_are_the_golden_bytes(case):
     assert states(*CASES[case]) == json.loads(PATH.read_text())[case]
+
+
+def test_codes_stand_for_the_golden_values():
+    assert codebooks() == json.loads(CODEBOOKS.read_text())
 
 
 def test_group_options_are_the_golden_ones():
@@ -62,3 +80,4 @@ def test_group_options_are_the_golden_ones():
 if __name__ == "__main__":
     golden = {case: states(*arguments) for case, arguments in CASES.items()}
     PATH.write_text(json.dumps(golden, indent=1) + "\n")
+    CODEBOOKS.write_text(json.dumps(codebooks(), indent=1) + "\n")
