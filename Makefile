@@ -60,8 +60,9 @@ test-python: $(PACKAGE) ## ruff, mypy, stubtest, and pytest with doctests
 	$(BIN)/optim8 info
 	$(BIN)/python -m pytest
 
-# Left out are tests of what that torch does not have: parameters with names, for one.
-OLDEST := concurrency golden graft moved muon quantize rounding rules step training
+# Left out are tests of what that torch does not have.
+OLDEST := concurrency determinism golden graft groups interop moved muon quantize rounding rules \
+    state_dict step training
 .PHONY: test-oldest
 test-oldest: ## most Python tests with torch 2.4, in an environment of its own (5 GB; Python 3.10 to 3.12)
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest

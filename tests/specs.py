@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 
 import optim8
@@ -101,6 +102,11 @@ OWN_TESTS = {"muon": optim8.Muon}
 """Rules that take matrices only, and their classes: see the test files of their names."""
 TORCH_CLASSES = {cls: spec.torch_cls for cls, spec in CLASSES.items() if spec.torch_cls}
 """torch's class of the same name."""
+
+
+needs_names = pytest.mark.skipif(
+    torch.__version__ < (2, 6), reason="this torch takes no parameters with names"
+)
 
 
 def accepted(cls, **kwargs):

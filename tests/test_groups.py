@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import optim8
-from specs import step
+from specs import needs_names, step
 
 
 class Model(nn.Module):
@@ -23,6 +23,7 @@ class Model(nn.Module):
         self.frozen = nn.Parameter(torch.zeros(3), requires_grad=False)
 
 
+@needs_names
 def test_groups_by_name_and_module():
     model = Model()
     overrides = {"*.bias": {"weight_decay": 0.0}, nn.LayerNorm: {"lr": 0.5, "weight_decay": 0.5}}

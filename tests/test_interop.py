@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import optim8
-from specs import SPECS, assert_same, by_rule, snapshot, step, tensor
+from specs import SPECS, assert_same, by_rule, needs_names, snapshot, step, tensor
 
 TORCH_SPECS = [spec for spec in SPECS if spec.torch_cls]
 
@@ -30,6 +30,7 @@ def test_converted_optimizer_is_one_that_loaded_the_state_dict(spec, n_steps):
     assert_same(snapshot(twin), snapshot(other))
 
 
+@needs_names
 def test_converted_optimizer_keeps_names_and_goes_on_with_a_scheduler():
     model = torch.nn.Linear(64, 64)
     theirs = torch.optim.AdamW(model.named_parameters(), lr=1.0)

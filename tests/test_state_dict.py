@@ -11,7 +11,17 @@ from safetensors.torch import load, save
 
 import optim8
 from optim8 import _native
-from specs import SPECS, assert_same, by_rule, same_bits, snapshot, step, stepped, tensor
+from specs import (
+    SPECS,
+    assert_same,
+    by_rule,
+    needs_names,
+    same_bits,
+    snapshot,
+    step,
+    stepped,
+    tensor,
+)
 
 SPEC = pytest.mark.parametrize("spec", SPECS, ids=by_rule)
 SHAPES = [(3, 2000), (5000,), (10,), ()]
@@ -263,6 +273,7 @@ def test_hooks_run_in_order_and_may_replace_the_dict():
     assert saved["param_groups"][0]["lr"] == 1e-3
 
 
+@needs_names
 def test_names_survive():
     p = torch.zeros(3, requires_grad=True)
     optimizer = optim8.AdamW([("weight", p)])
@@ -409,6 +420,7 @@ HOSTILE = {
 }
 
 
+@needs_names
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_does_not_fit_is_refused_and_nothing_is_changed(name):
     apply, message = HOSTILE[name]

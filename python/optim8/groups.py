@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 Selector: TypeAlias = str | type[nn.Module]
@@ -33,7 +34,8 @@ def param_groups(
     Returns
     -------
     list of dict
-        Groups for an optimizer, in the order of their first parameters, with the parameters' names.
+        Groups for an optimizer, in the order of their first parameters; with the parameters' names
+        if torch takes them (2.6 and later).
 
     Raises
     ------
@@ -81,7 +83,11 @@ def param_groups(
         selector = next(selector for selector in chosen if selector in unused)
         found = repr(selector) if isinstance(selector, str) else selector.__name__
         raise ValueError(f"overrides: {found} finds no parameter that requires a gradient")
-    return [{"params": params, **options} for options, params in groups]
+    takes_names = torch.__version__ >= (2, 6)
+    return [
+        {"params": params if takes_names else [param for _, param in params], **options}
+        for options, params in groups
+    ]
 
 
 def _selects(selector: Selector, name: str, owners: list[nn.Module]) -> bool:

@@ -126,8 +126,8 @@ class StableEmbedding(nn.Embedding):
         normalized: Tensor = self.norm(rows)
         return normalized
 
-    # The mark is on the weight, and another weight may be assigned, or put in when a module is moved
-    # or copied.
+    # The mark is on the weight. Another weight may be assigned, or put in when a module is moved or
+    # copied.
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name == "weight":

@@ -163,6 +163,8 @@ class Optim8Optimizer(Optimizer):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         self._notes[id(group)] = _Note(group, given.intersection(FORM_KEYS), form_values(group))
+        # Parameters of groups that have been taken out since may go.
+        self._notes = {id(group): self._note(group) for group in self.param_groups}
 
     @overload
     def step(self, closure: None = None) -> None: ...
