@@ -83,7 +83,7 @@ def param_groups(
         selector = next(selector for selector in chosen if selector in unused)
         found = repr(selector) if isinstance(selector, str) else selector.__name__
         raise ValueError(f"overrides: {found} finds no parameter that requires a gradient")
-    takes_names = torch.__version__ >= (2, 6)
+    takes_names = torch.__version__ >= "2.6"
     return [
         {"params": params if takes_names else [param for _, param in params], **options}
         for options, params in groups

@@ -15,7 +15,8 @@ class LAMB(Optim8Optimizer):
     r"""LAMB, with 8-bit states: Adam whose step in each tensor is as long as the tensor is large.
 
     For each tensor, with g the gradient (negated if `maximize`) divided by
-    `max(1, ||all gradients|| / max_grad_norm)`, and t the step::
+    `max(1, ||all gradients|| / max_grad_norm)`, where what is not finite does not count, and t the
+    step::
 
         m = beta1 * m + (1 - beta1) * g            (m = beta1 * m + g without grad_averaging)
         v = beta2 * v + (1 - beta2) * g^2
