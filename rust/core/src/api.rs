@@ -1,7 +1,7 @@
 //! The calls that the crate offers. Each checks everything before it writes anything.
 
 use crate::alias::{self, Access};
-use crate::block::{DequantizeBlock, QuantizeBlock, Scratch, SumOfSquares};
+use crate::block::{DequantizeBlocks, QuantizeBlocks, SumOfSquares};
 use crate::effect::Effect;
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
@@ -345,25 +345,23 @@ fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize
     let level = Level::best()?;
     run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
         let elements = layout.elements(blocks.clone());
-        let block_size = layout.block_size();
-        let mut memory = Scratch::memory(1, block_size, elements.len());
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
         // blocks, and codes and scales share memory with nothing.
         unsafe {
-            let codes = call.codes.slice_mut::<u8>(elements.clone());
-            let scales = call.scales.slice_mut::<f32>(blocks.clone());
-            call.values.read(elements.clone(), |values: &[E]| {
-                for (block, scale) in blocks.zip(scales) {
-                    let range = within(layout.block(block), elements.start);
-                    *scale = level.run(QuantizeBlock {
-                        level,
-                        codec: &call.codec,
-                        signed: call.signed,
-                        values: &values[range.clone()],
-                        codes: &mut codes[range],
-                        scratch: Scratch::new(&mut memory, block_size),
-                    });
-                }
+            let codes = call.codes.slice_mut(elements.clone());
+            let scales = call.scales.slice_mut(blocks.clone());
+            call.values.read(elements, |values: &[E]| {
+                let (codec, signed) = (&call.codec, call.signed);
+                level.run(QuantizeBlocks {
+                    level,
+                    codec,
+                    signed,
+                    layout,
+                    blocks,
+                    values,
+                    codes,
+                    scales,
+                });
             });
         }
     });
@@ -390,27 +388,23 @@ fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usi
     let level = Level::best()?;
     run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
         let elements = layout.elements(blocks.clone());
-        let block_size = layout.block_size();
-        let mut memory = Scratch::memory(1, block_size, elements.len());
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
         // blocks, and the values share memory with nothing.
         unsafe {
-            let codes = call.codes.slice::<u8>(elements.clone());
-            let scales = call.scales.slice::<f32>(blocks.clone());
-            call.values.update(elements.clone(), true, |values: &mut [E]| {
-                for (block, &scale) in blocks.zip(scales) {
-                    let range = within(layout.block(block), elements.start);
-                    let (codes, values) = (&codes[range.clone()], &mut values[range]);
-                    level.run(DequantizeBlock {
-                        level,
-                        codec: &call.codec,
-                        signed: call.signed,
-                        codes,
-                        scale,
-                        values,
-                        scratch: Scratch::new(&mut memory, block_size),
-                    });
-                }
+            let codes = call.codes.slice(elements.clone());
+            let scales = call.scales.slice(blocks.clone());
+            call.values.update(elements, true, |values: &mut [E]| {
+                let (codec, signed) = (&call.codec, call.signed);
+                level.run(DequantizeBlocks {
+                    level,
+                    codec,
+                    signed,
+                    layout,
+                    blocks,
+                    codes,
+                    scales,
+                    values,
+                });
             });
         }
     });
@@ -431,11 +425,6 @@ fn check_call(call: &QuantizeCall, values_written: bool) -> Result<Layout> {
         Access { tensor: scales, written: !values_written },
     ])?;
     Ok(layout)
-}
-
-/// A range of a tensor, as one of a slice that begins at `origin`.
-fn within(range: Range<usize>, origin: usize) -> Range<usize> {
-    range.start - origin..range.end - origin
 }
 
 /// Calls `f` with the tensor and the blocks of every chunk, in parallel if it is worth it.

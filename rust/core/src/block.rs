@@ -2,9 +2,11 @@
 
 use crate::element::{Compute, Element};
 use crate::format::{Codec, DecodeBlocks, EncodeBlocks};
+use crate::layout::Layout;
 use crate::real::Real;
 use crate::rounding::Rounding;
 use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, pairs};
+use core::ops::Range;
 
 /// Elements that are decoded, updated and encoded together, if their blocks are not larger: few enough to
 /// stay in the first-level cache with all that belongs to them, and enough for what happens once for all
@@ -54,6 +56,29 @@ impl<'a> Scratch<'a> {
     #[inline(always)]
     pub(crate) fn group_mut(&mut self, group: usize) -> &mut [f32; GROUP] {
         &mut self.pairs.as_flattened_mut()[group].0
+    }
+
+    /// Writes a block of values from a group on, 0 for negative ones if not `signed`. Returns the bits of
+    /// the largest magnitude.
+    #[inline(always)]
+    fn load<S: Simd, E: Element>(
+        &mut self,
+        simd: S,
+        group: usize,
+        values: &[E],
+        signed: bool,
+    ) -> i32 {
+        let mut peak = simd.splat_i32(0);
+        let (whole, rest) = values.as_chunks::<GROUP>();
+        let to = &mut self.pairs.as_flattened_mut()[group..];
+        for (values, to) in whole.iter().zip(&mut *to) {
+            peak = simd.max_i32(peak, load_group(simd, values, signed, &mut to.0));
+        }
+        if !rest.is_empty() {
+            let (values, to) = (padded(rest, E::default()), &mut to[whole.len()].0);
+            peak = simd.max_i32(peak, load_group(simd, &values, signed, to));
+        }
+        simd.reduce_max(peak)
     }
 
     /// All values.
@@ -151,66 +176,73 @@ pub(crate) fn magnitude_bits<S: Simd>(simd: S, value: S::F32) -> S::I32 {
     simd.bits(value.abs())
 }
 
-/// Quantizes one block to nearest; returns its scale.
-pub(crate) struct QuantizeBlock<'a, E> {
+/// Quantizes consecutive blocks of a tensor to nearest. All slices begin at the first of them.
+pub(crate) struct QuantizeBlocks<'a, E> {
     pub(crate) level: Level,
     pub(crate) codec: &'a Codec,
     pub(crate) signed: bool,
+    pub(crate) layout: Layout,
+    pub(crate) blocks: Range<usize>,
     pub(crate) values: &'a [E],
     pub(crate) codes: &'a mut [u8],
-    pub(crate) scratch: Scratch<'a>,
+    pub(crate) scales: &'a mut [f32],
 }
 
-impl<E: Element> Kernel for QuantizeBlock<'_, E> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) -> f32 {
-        let mut peak = simd.splat_i32(0);
-        let (whole, rest) = self.values.as_chunks::<GROUP>();
-        for (group, values) in whole.iter().enumerate() {
-            let to = self.scratch.group_mut(group);
-            peak = simd.max_i32(peak, load_group(simd, values, self.signed, to));
-        }
-        if !rest.is_empty() {
-            let to = self.scratch.group_mut(whole.len());
-            peak =
-                simd.max_i32(peak, load_group(simd, &padded(rest, E::default()), self.signed, to));
-        }
-        let peak = simd.reduce_max(peak);
-        let Self { level, codec, signed, codes, mut scratch, .. } = self;
-        let mut scale = [0.0];
-        scratch.encode(level, codec, signed, Rounding::Nearest, &[peak], codes, &mut scale);
-        scale[0]
-    }
-}
-
-/// Dequantizes one block.
-pub(crate) struct DequantizeBlock<'a, E> {
-    pub(crate) level: Level,
-    pub(crate) codec: &'a Codec,
-    pub(crate) signed: bool,
-    pub(crate) codes: &'a [u8],
-    pub(crate) scale: f32,
-    pub(crate) values: &'a mut [E],
-    pub(crate) scratch: Scratch<'a>,
-}
-
-impl<E: Element> Kernel for DequantizeBlock<'_, E> {
+impl<E: Element> Kernel for QuantizeBlocks<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
-        self.scratch.decode(self.level, self.codec, self.signed, &[self.scale], self.codes);
-        let (whole, rest) = self.values.as_chunks_mut::<GROUP>();
-        let n_whole = whole.len();
-        for (group, values) in whole.iter_mut().enumerate() {
-            store_group(simd, self.scratch.group_mut(group), values);
+    fn run<S: Simd>(self, simd: S) {
+        let Self { level, codec, signed, layout, blocks, values, codes, scales } = self;
+        let block_size = layout.block_size();
+        let mut memory = Scratch::memory(1, block_size, values.len());
+        let mut scratch = Scratch::new(&mut memory, block_size);
+        for (indices, elements) in layout.batches(blocks, blocks_in_batch(block_size)) {
+            let mut peaks = [0; MAX_BLOCKS];
+            for (block, values) in values[elements.clone()].chunks(block_size).enumerate() {
+                peaks[block] =
+                    scratch.load(simd, block * block_size.div_ceil(GROUP), values, signed);
+            }
+            let peaks = &peaks[..indices.len()];
+            let (codes, scales) = (&mut codes[elements], &mut scales[indices]);
+            scratch.encode(level, codec, signed, Rounding::Nearest, peaks, codes, scales);
         }
-        if !rest.is_empty() {
-            let mut values = padded(rest, E::default());
-            store_group(simd, self.scratch.group_mut(n_whole), &mut values);
-            rest.copy_from_slice(&values[..rest.len()]);
+    }
+}
+
+/// Dequantizes consecutive blocks of a tensor. All slices begin at the first of them.
+pub(crate) struct DequantizeBlocks<'a, E> {
+    pub(crate) level: Level,
+    pub(crate) codec: &'a Codec,
+    pub(crate) signed: bool,
+    pub(crate) layout: Layout,
+    pub(crate) blocks: Range<usize>,
+    pub(crate) codes: &'a [u8],
+    pub(crate) scales: &'a [f32],
+    pub(crate) values: &'a mut [E],
+}
+
+impl<E: Element> Kernel for DequantizeBlocks<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { level, codec, signed, layout, blocks, codes, scales, values } = self;
+        let block_size = layout.block_size();
+        let mut memory = Scratch::memory(1, block_size, values.len());
+        let mut scratch = Scratch::new(&mut memory, block_size);
+        for (indices, elements) in layout.batches(blocks, blocks_in_batch(block_size)) {
+            scratch.decode(level, codec, signed, &scales[indices], &codes[elements.clone()]);
+            let (whole, rest) = values[elements].as_chunks_mut::<GROUP>();
+            let n_whole = whole.len();
+            for (group, values) in whole.iter_mut().enumerate() {
+                store_group(simd, scratch.group_mut(group), values);
+            }
+            if !rest.is_empty() {
+                let mut values = padded(rest, E::default());
+                store_group(simd, scratch.group_mut(n_whole), &mut values);
+                rest.copy_from_slice(&values[..rest.len()]);
+            }
         }
     }
 }

@@ -100,17 +100,35 @@ impl Layout {
         self.block(blocks.start).start..self.block(blocks.end - 1).end
     }
 
-    /// The first of these blocks, at most so many, and no further than their slice: all but the last of
-    /// them are full, and so lie at multiples of the block size.
-    #[must_use]
+    /// Consecutive blocks in batches of at most so many, and none of more than one slice: all but the last
+    /// of a batch are full, and so lie at multiples of the block size. Yields the batch's blocks and its
+    /// elements, both counted from the first of all.
+    #[inline(always)]
+    pub(crate) fn batches(
+        &self,
+        blocks: Range<usize>,
+        n_most: usize,
+    ) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let (first, origin) = (blocks.start, self.elements(blocks.clone()).start);
+        let mut start = first;
+        core::iter::from_fn(move || {
+            let batch = start..self.end_of_batch(start, blocks.end, n_most);
+            start = batch.end;
+            let elements = self.elements(batch.clone());
+            let from_first = batch.start - first..batch.end - first;
+            (!batch.is_empty())
+                .then(|| (from_first, elements.start - origin..elements.end - origin))
+        })
+    }
+
     #[inline]
-    pub(crate) fn batch(&self, blocks: Range<usize>, n_most: usize) -> Range<usize> {
-        let mut end = blocks.end.min(blocks.start + n_most);
-        if self.n_slices > 1 && n_most > 1 {
-            let per_slice = self.blocks_per_slice();
-            end = end.min((blocks.start / per_slice + 1) * per_slice);
+    fn end_of_batch(&self, start: usize, end: usize, n_most: usize) -> usize {
+        let end = end.min(start + n_most);
+        if self.n_slices == 1 || n_most == 1 {
+            return end;
         }
-        blocks.start..end
+        let per_slice = self.blocks_per_slice();
+        end.min((start / per_slice + 1) * per_slice)
     }
 
     fn blocks_per_slice(&self) -> usize {

@@ -118,18 +118,13 @@ where
         let mut each = Scratch::each(&mut memory, N, block_size);
         let mut fresh: [Scratch<'_>; N] =
             core::array::from_fn(|_| each.next().expect("one for each state"));
-        let origin = self.layout.elements(self.blocks.clone()).start;
         let mut tail = Tail::new();
         let mut peaks = [[0; MAX_BLOCKS]; N];
         let mut rooms = Rooms::new(effect, N);
         let mut outcome = Outcome::default();
-        let mut blocks = self.blocks.clone();
-        while !blocks.is_empty() {
-            let batch = self.layout.batch(blocks.clone(), n_most);
-            blocks.start = batch.end;
-            let elements = self.layout.elements(batch.clone());
-            let elements = elements.start - origin..elements.end - origin;
-            let indices = batch.start - self.blocks.start..batch.end - self.blocks.start;
+        let layout = self.layout;
+        for (indices, elements) in layout.batches(self.blocks.clone(), n_most) {
+            let first_block = self.blocks.start + indices.start;
             let grad = &self.grad[elements.clone()];
             if self.options.skip_nonfinite && !grad.iter().all(|&value| value.is_finite()) {
                 outcome.skipped += 1;
@@ -162,7 +157,7 @@ where
             // With `None` as a constant there is no trace of thresholds in what it compiles to.
             match self.param_stream {
                 Some(stream) if E::STOCHASTIC => {
-                    let thresholds = Some(&mut stream.block(batch.start).lanes(simd));
+                    let thresholds = Some(&mut stream.block(first_block).lanes(simd));
                     update_blocks::<S, R, E, N, QUANTIZED, MEASURE>(
                         simd, &rule, part, block_size, thresholds, &mut sums, &mut tail, &mut peaks,
                     );
@@ -179,7 +174,7 @@ where
             }
             outcome.squared_length += rooms.apply(self.level, target);
             if effect.writes_states() {
-                self.encode(&mut fresh, batch.start, indices, elements, &peaks);
+                self.encode(&mut fresh, first_block, indices, elements, &peaks);
             }
         }
         outcome

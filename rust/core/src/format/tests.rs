@@ -2,7 +2,8 @@
 //! instruction set.
 
 use super::{Codec, EncodeBlocks};
-use crate::block::{QuantizeBlock, Scratch};
+use crate::block::QuantizeBlocks;
+use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};
 use crate::simd::tests::levels_under_test;
 use crate::simd::{Aligned, GROUP, Level, PAIR};
@@ -179,18 +180,19 @@ fn states_that_cannot_be_negative_become_zero_only_if_they_are() {
 
 fn quantize(level: Level, codec: &Codec, signed: bool, values: &[f32]) -> (Vec<u8>, f32) {
     let mut codes = vec![0; values.len()];
-    let block_size = values.len().next_power_of_two().max(PAIR);
-    let mut memory = Scratch::memory(1, block_size, values.len());
-    let block = QuantizeBlock {
+    let mut scales = [0.0];
+    let layout = Layout::new(&[values.len()], Layout::MAX_BLOCK).expect("a good block size");
+    level.run(QuantizeBlocks {
         level,
         codec,
         signed,
+        layout,
+        blocks: 0..1,
         values,
         codes: &mut codes,
-        scratch: Scratch::new(&mut memory, block_size),
-    };
-    let scale = level.run(block);
-    (codes, scale)
+        scales: &mut scales,
+    });
+    (codes, scales[0])
 }
 
 #[test]
