@@ -5,8 +5,8 @@ byte, an index into a codebook of 256 values. What is stored means exactly
 `codebook[code] * scale`. The arithmetic is Rust's; here are the names that people call it by.
 
 Source: Dettmers, Lewis, Shleifer and Zettlemoyer, "8-bit Optimizers via Block-wise Quantization"
-(ICLR 2022). Unlike the paper's, blocks do not cross slices along
-the first dimension that hold a block or more, and zero always comes back as zero.
+(ICLR 2022). Unlike the paper's, blocks do not cross slices along the first dimension that hold a
+block or more, and zero always comes back as zero.
 """
 
 from collections.abc import Iterable

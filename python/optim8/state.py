@@ -60,6 +60,12 @@ class RuleStates:
         """Whether a state dict of a parameter holds codes."""
         return self._mark in state
 
+    def are(self, state: Mapping[str, Any]) -> bool:
+        """Whether a state dict of a parameter has just the scalars and states of this rule."""
+        quantized = self.is_quantized(state)
+        keys = [key for name in self.kinds for key in self.keys(name, quantized)]
+        return state.keys() == {*self.scalars, *keys}
+
     def tensors(self, state: State) -> tuple[Tensor, ...]:
         """Return the scalars and the state tensors in the order in which the rule takes them."""
         return (self._quantized if self._mark in state else self._full)(state)
@@ -86,19 +92,19 @@ def variants(rule: str) -> tuple[str, ...]:
     return rule, *others
 
 
-def made_by(rule: str, state: Mapping[str, Any]) -> str:
+def variant_of(rule: str, state: Mapping[str, Any]) -> str:
     """Return the variant of a rule whose states these are; the rule itself if they are of none.
 
     A switch may have been thrown since they were made. States that are of no use now stay, as they
     do in torch, and those that are missing are made at the next step.
     """
-    for variant in variants(rule):
-        states = rule_states(variant)
-        quantized = states.is_quantized(state)
-        keys = [key for name in states.kinds for key in states.keys(name, quantized)]
-        if state.keys() == {*states.scalars, *keys}:
-            return variant
-    return rule
+    return next((one for one in variants(rule) if rule_states(one).are(state)), rule)
+
+
+def nbytes(state_of: Mapping[Tensor, State]) -> int:
+    """Return the bytes of all states of an optimizer."""
+    held = (value for state in state_of.values() for value in state.values())
+    return sum(value.nbytes for value in held if isinstance(value, Tensor))
 
 
 def parameters(
@@ -176,7 +182,7 @@ def fit(
     """
     if not isinstance(saved, Mapping):
         raise TypeError(f"{param_name}: state is {type(saved).__name__}, expected dict")
-    rule = made_by(rule, saved)
+    rule = variant_of(rule, saved)
     states = rule_states(rule)
     quantized = states.is_quantized(saved)
     expected = {
@@ -184,7 +190,7 @@ def fit(
         for name in states.kinds
         for key, what in _expected(rule, name, param, saved_group, quantized).items()
     }
-    if set(saved) != {*states.scalars, *expected}:
+    if not states.are(saved):
         found, wanted = ", ".join(map(str, saved)), ", ".join([*states.scalars, *expected])
         raise ValueError(f"{param_name}: found states {found}; expected {wanted}")
     for key, (dtype, shape) in expected.items():
@@ -215,18 +221,17 @@ def _converted(rule: str, param: Tensor, group: Group, state: State, made_by: Gr
 
 def dequantize(rule: str, param: Tensor, group: Group, state: State) -> State:
     """Return every state but the scalars in full, in new tensors."""
-    states = rule_states(made_by(rule, state))
+    states = rule_states(variant_of(rule, state))
     values = {}
     for name in states.kinds:
         if name in state:
             values[name] = state[name].clone()
-        if f"{name}_codes" not in state:
-            continue
-        codes, scales = state[f"{name}_codes"], state[f"{name}_scales"]
-        values[name] = torch.empty(param.shape, dtype=_full_dtype(param), device="cpu")
-        signed, block_size = states.is_signed(name), group["block_size"]
-        how = QuantizedTensor(codes, scales, group["codec"], signed, block_size, (), param.dtype)
-        dequantize_into(codes, scales, values[name], how)
+        elif f"{name}_codes" in state:
+            codes, scales = state[f"{name}_codes"], state[f"{name}_scales"]
+            values[name] = torch.empty(param.shape, dtype=_full_dtype(param), device="cpu")
+            form = (group["codec"], states.is_signed(name), group["block_size"])
+            how = QuantizedTensor(codes, scales, *form, (), param.dtype)
+            dequantize_into(codes, scales, values[name], how)
     return values
 
 

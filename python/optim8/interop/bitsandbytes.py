@@ -132,15 +132,10 @@ def to_bitsandbytes_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
     >>> sorted(saved["state"][0][optim8.interop.bitsandbytes.NESTED])
     ['absmax1', 'qmap1', 'state1']
     """
-    name = type(optimizer).__name__
-    if name not in _CLASSES:
-        raise TypeError(
-            f"to_bitsandbytes_state_dict: found {name}, expected one of {', '.join(_CLASSES)}"
-        )
+    _check_export(optimizer)
     states = {}
     for index, param, group, _ in parameters(optimizer.param_groups):
         rule = optimizer._rule(group)
-        _check_export(name, rule, group)
         full = dequantize(rule, param, group, optimizer.state.get(param, {}))
         if full.keys() >= rule_states(rule).kinds.keys():
             step = int(optimizer.state[param]["step"])
@@ -149,19 +144,26 @@ def to_bitsandbytes_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
     return {"state": states, "param_groups": groups}
 
 
-def _check_export(name: str, rule: str, group: Group) -> None:
-    """Raise for options that bitsandbytes lacks."""
-    if rule not in _RULES:
+def _check_export(optimizer: Optim8Optimizer) -> None:
+    """Raise for a class or an option that bitsandbytes lacks."""
+    name = type(optimizer).__name__
+    if name not in _CLASSES:
         raise TypeError(
-            f"to_bitsandbytes_state_dict: found the rule {rule!r} of {name}, expected one of "
-            + ", ".join(_RULES)
+            f"to_bitsandbytes_state_dict: found {name}, expected one of {', '.join(_CLASSES)}"
         )
-    for option, nothing in _WITHOUT.items():
-        if group.get(option, nothing) != nothing:
+    for group in optimizer.param_groups:
+        rule = optimizer._rule(group)
+        if rule not in _RULES:
             raise TypeError(
-                f"to_bitsandbytes_state_dict: found {option}={group[option]!r}, expected "
-                f"{nothing!r}: bitsandbytes' {name} does without it"
+                f"to_bitsandbytes_state_dict: found the rule {rule!r} of {name}, expected one of "
+                + ", ".join(_RULES)
             )
+        for option, nothing in _WITHOUT.items():
+            if group.get(option, nothing) != nothing:
+                raise TypeError(
+                    f"to_bitsandbytes_state_dict: found {option}={group[option]!r}, expected "
+                    f"{nothing!r}: bitsandbytes' {name} does without it"
+                )
 
 
 class _Part:

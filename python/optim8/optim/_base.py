@@ -107,19 +107,22 @@ class Optim8Optimizer(Optimizer):
         return note
 
     def _check_forms(self) -> None:
-        """Raise if options no longer say how states were made."""
+        """Raise if options of a group no longer say how its states were made."""
         for number, group in enumerate(self.param_groups):
-            note, form = self._note(group), form_values(group)
-            if note.form == form:
-                continue
-            if any(self.state.get(param) for param in group["params"]):
-                for key, made, found in zip(FORM_KEYS, note.form, form, strict=True):
-                    if made != found:
-                        raise ValueError(
-                            f"{key} of parameter group {number} was {made!r} when its states were "
-                            f"made, found {found!r}"
-                        )
-            note.form = form
+            self._check_form(number, group)
+
+    def _check_form(self, number: int, group: Group) -> None:
+        note, form = self._note(group), form_values(group)
+        if note.form == form:
+            return
+        if any(self.state.get(param) for param in group["params"]):
+            both = zip(FORM_KEYS, note.form, form, strict=True)
+            key, made, found = next(one for one in both if one[1] != one[2])
+            raise ValueError(
+                f"{key} of parameter group {number} was {made!r} when its states were made, found "
+                f"{found!r}"
+            )
+        note.form = form
 
     @staticmethod
     def _check(group: Group) -> None:
@@ -208,8 +211,8 @@ class Optim8Optimizer(Optimizer):
         index = -1
         try:
             self._before_step()
-            for group in self.param_groups:
-                options = self._options_of(group)
+            for number, group in enumerate(self.param_groups):
+                options = self._options_of(number, group)
                 rule = self._rule(group)
                 hyper = self._hyper(rule, group)
                 tensors_of = states.rule_states(rule).tensors
@@ -256,8 +259,8 @@ class Optim8Optimizer(Optimizer):
     def _create(self, rule: str, param: Tensor, group: Group) -> states.State:
         return states.create(rule, param, group, self._initial(group))
 
-    def _options_of(self, group: Group) -> dict[str, Any]:
-        """Return the options of a group as Rust takes them; checked again if changed."""
+    def _options_of(self, number: int, group: Group) -> dict[str, Any]:
+        """Return the options of group `number` as Rust takes them; checked again if changed."""
         note = self._note(group)
         values = (
             *form_values(group),
@@ -266,7 +269,7 @@ class Optim8Optimizer(Optimizer):
         )
         if note.checked != values:
             self._check_group(group)
-            self._check_forms()
+            self._check_form(number, group)
             note.options = {
                 "codec": codec_named(group["codec"]),
                 "block_size": group["block_size"],
@@ -291,7 +294,7 @@ class Optim8Optimizer(Optimizer):
         >>> optimizer.state_nbytes() / p.numel()
         2.03173828125
         """
-        return sum(tensor.nbytes for state in self.state.values() for tensor in state.values())
+        return states.nbytes(self.state)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load a state dict: of this class, or of torch's or bitsandbytes' optimizer of its name.

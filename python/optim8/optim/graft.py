@@ -13,6 +13,7 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
 from optim8 import _native
+from optim8 import state as states
 from optim8.optim._base import Optim8Optimizer
 
 _Call = Callable[[list[Any], int], int]
@@ -186,10 +187,7 @@ class Graft(Optimizer):
 
     def state_nbytes(self) -> int:
         """Return the bytes of the states of both optimizers."""
-        states = (
-            state for part in (self.magnitude, self.direction) for state in part.state.values()
-        )
-        return sum(t.nbytes for state in states for t in state.values() if isinstance(t, Tensor))
+        return states.nbytes(self.magnitude.state) + states.nbytes(self.direction.state)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state dicts of both optimizers, and the options."""

@@ -146,10 +146,9 @@ class Muon(Optim8Optimizer):
             If torch would, or if an option or hyperparameter of the group is out of range.
         """
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        for param in group["params"]:
+        for param in self.param_groups[-1]["params"]:
             if param.ndim != 2:
-                del self.param_groups[-1], self._notes[id(group)]
+                del self.param_groups[-1]
                 raise ValueError(
                     "Muon only supports 2D parameters whereas we found a parameter with size: "
                     f"{param.size()}"
