@@ -52,12 +52,6 @@ impl<'a> Scratch<'a> {
         memory.chunks_exact_mut(n_pairs).map(move |pairs| Self::new(pairs, block_size))
     }
 
-    /// A group of values.
-    #[inline(always)]
-    pub(crate) fn group_mut(&mut self, group: usize) -> &mut [f32; GROUP] {
-        &mut self.pairs.as_flattened_mut()[group].0
-    }
-
     /// Writes a block of values from a group on, 0 for negative ones if not `signed`. Returns the bits of
     /// the largest magnitude.
     #[inline(always)]
@@ -79,6 +73,22 @@ impl<'a> Scratch<'a> {
             peak = simd.max_i32(peak, load_group(simd, &values, signed, to));
         }
         simd.reduce_max(peak)
+    }
+
+    /// Reads as many values as there are, from the first one on.
+    #[inline(always)]
+    fn store<S: Simd, E: Element>(&self, simd: S, values: &mut [E]) {
+        let from = self.pairs.as_flattened();
+        let (whole, rest) = values.as_chunks_mut::<GROUP>();
+        let n_whole = whole.len();
+        for (from, values) in from.iter().zip(whole) {
+            store_group(simd, &from.0, values);
+        }
+        if !rest.is_empty() {
+            let mut values = [E::default(); GROUP];
+            store_group(simd, &from[n_whole].0, &mut values);
+            rest.copy_from_slice(&values[..rest.len()]);
+        }
     }
 
     /// All values.
@@ -233,16 +243,7 @@ impl<E: Element> Kernel for DequantizeBlocks<'_, E> {
         let mut scratch = Scratch::new(&mut memory, block_size);
         for (indices, elements) in layout.batches(blocks, blocks_in_batch(block_size)) {
             scratch.decode(level, codec, signed, &scales[indices], &codes[elements.clone()]);
-            let (whole, rest) = values[elements].as_chunks_mut::<GROUP>();
-            let n_whole = whole.len();
-            for (group, values) in whole.iter_mut().enumerate() {
-                store_group(simd, scratch.group_mut(group), values);
-            }
-            if !rest.is_empty() {
-                let mut values = padded(rest, E::default());
-                store_group(simd, scratch.group_mut(n_whole), &mut values);
-                rest.copy_from_slice(&values[..rest.len()]);
-            }
+            scratch.store(simd, &mut values[elements]);
         }
     }
 }

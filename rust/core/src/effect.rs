@@ -14,6 +14,7 @@ use crate::layout::Layout;
 use crate::real::Real;
 use crate::rounding::Stream;
 use crate::simd::{GROUP, Kernel, Level, Simd};
+use crate::update::round_group;
 use core::ops::Range;
 
 /// What becomes of the updates of a tensor.
@@ -194,16 +195,7 @@ impl<E: Element> Kernel for Round<'_, E> {
             for (group, (from, to)) in groups.zip(self.to[elements].chunks_mut(GROUP)).enumerate() {
                 let from = padded(from, E::Compute::default());
                 let mut rounded = [E::default(); GROUP];
-                for at in 0..GROUP / S::LANES {
-                    let value = E::Compute::load(simd, &from, at);
-                    match &mut thresholds {
-                        Some(lanes) => {
-                            let threshold = lanes.next(group, at);
-                            E::store_stochastically(simd, value, threshold, &mut rounded, at);
-                        }
-                        None => E::store(simd, value, &mut rounded, at),
-                    }
-                }
+                round_group(simd, &from, group, thresholds.as_mut(), &mut rounded);
                 to.copy_from_slice(&rounded[..to.len()]);
             }
         }

@@ -304,15 +304,27 @@ fn store_rounded<S: Simd, E: Element>(
     params: &mut [[E; GROUP]; 2],
 ) {
     for (group, (Aligned(values), params)) in values.iter().zip(params).enumerate() {
-        for at in vectors::<S>() {
-            let value = E::Compute::load(simd, values, at);
-            match thresholds {
-                Some(lanes) => {
-                    let threshold = lanes.next(first + group, at);
-                    E::store_stochastically(simd, value, threshold, params, at);
-                }
-                None => E::store(simd, value, params, at),
+        round_group(simd, values, first + group, thresholds.as_deref_mut(), params);
+    }
+}
+
+/// Writes group `group` of a block, rounded by thresholds or to nearest.
+#[inline(always)]
+pub(crate) fn round_group<S: Simd, E: Element>(
+    simd: S,
+    values: &[E::Compute; GROUP],
+    group: usize,
+    mut thresholds: Option<&mut ThresholdLanes<S>>,
+    to: &mut [E; GROUP],
+) {
+    for at in vectors::<S>() {
+        let value = E::Compute::load(simd, values, at);
+        match &mut thresholds {
+            Some(lanes) => {
+                let threshold = lanes.next(group, at);
+                E::store_stochastically(simd, value, threshold, to, at);
             }
+            None => E::store(simd, value, to, at),
         }
     }
 }

@@ -3,9 +3,9 @@
 //! Such a codec is symmetric: level 0 is zero, levels 1, 2, ... are its positive values in order,
 //! and a signed codebook has the same levels below zero. A [`Grid`] gives the *position* of a
 //! magnitude among the levels: an integer at each level and linear in the value between two of them,
-//! in fixed point with 23 fraction bits, if a grid has no more apt number of them. To round it is to add to it: a half, for the nearest level (which
-//! a grid may have a quicker way to), or a random threshold, for a level whose expected value is the
-//! value. This is the whole encoder.
+//! in fixed point with 23 fraction bits, if a grid has no more apt number of them. To round it is to
+//! add to it: a half, for the nearest level (which a grid may have a quicker way to), or a random
+//! threshold, for a level whose expected value is the value. This is the whole encoder.
 //!
 //! **Order.** The positions of two groups are computed before either is rounded. In one go, a vector is a
 //! chain of some thirty operations that wait for each other, and few such chains fit into a processor's
