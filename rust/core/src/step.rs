@@ -19,8 +19,8 @@ use crate::format::Codec;
 use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};
 use crate::rule::{Kind, Rule};
-use crate::simd::{GROUP, Kernel, Level, Simd};
-use crate::update::{Part, StatePart, Sums, Tail, for_each_state, update_blocks};
+use crate::simd::{GROUP, Kernel, Level, PAIR, Simd, pairs};
+use crate::update::{Before, InLoop, Part, StatePart, Sums, Tail, for_each_state, update_blocks};
 use core::ops::{AddAssign, Range};
 
 /// How the blocks of a group of tensors are treated.
@@ -118,6 +118,11 @@ where
         let mut each = Scratch::each(&mut memory, N, block_size);
         let mut fresh: [Scratch<'_>; N] =
             core::array::from_fn(|_| each.next().expect("one for each state"));
+        // Thresholds are not in the loop's other form, to have one less of it.
+        let in_loop = QUANTIZED
+            && S::DECODES_IN_LOOP
+            && self.options.codec.is_from_bits()
+            && self.param_stream.is_none();
         let mut tail = Tail::new();
         let mut peaks = [[0; MAX_BLOCKS]; N];
         let mut rooms = Rooms::new(effect, N);
@@ -132,6 +137,8 @@ where
             }
             let target = &mut self.param[elements.clone()];
             let param = rooms.param.of(target);
+            // What is less than a turn is decoded before it is filled up to one.
+            let in_loop = in_loop && elements.len() % PAIR == 0;
             let mut states = [const { StatePart::NONE }; N];
             let mut from = self.states.iter_mut().zip(fresh.iter_mut()).zip(&mut rooms.states);
             for_each_state!(i of N {
@@ -140,7 +147,11 @@ where
                     Some(((StateBlocks::Quantized { codes, scales, .. }, fresh), _)) => {
                         let (codec, signed) = (&self.options.codec, is_signed::<R, N>(i));
                         let (codes, scales) = (&codes[elements.clone()], &scales[indices.clone()]);
-                        fresh.decode(self.level, codec, signed, scales, codes);
+                        if in_loop {
+                            (part.codes, part.scales) = (pairs(codes), scales);
+                        } else {
+                            fresh.decode(self.level, codec, signed, scales, codes);
+                        }
                         part.fresh = fresh.pairs_mut();
                     }
                     Some(((StateBlocks::Full(full), _), (room, _))) => {
@@ -158,12 +169,24 @@ where
             match self.param_stream {
                 Some(stream) if E::STOCHASTIC => {
                     let thresholds = Some(&mut stream.block(first_block).lanes(simd));
-                    update_blocks::<S, R, E, N, QUANTIZED, MEASURE>(
-                        simd, &rule, part, block_size, thresholds, &mut sums, &mut tail, &mut peaks,
+                    update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(
+                        simd, &rule, Before, part, block_size, thresholds, &mut sums, &mut tail,
+                        &mut peaks,
                     );
                 }
-                _ => update_blocks::<S, R, E, N, QUANTIZED, MEASURE>(
-                    simd, &rule, part, block_size, None, &mut sums, &mut tail, &mut peaks,
+                _ if in_loop => update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(
+                    simd,
+                    &rule,
+                    InLoop::new(simd),
+                    part,
+                    block_size,
+                    None,
+                    &mut sums,
+                    &mut tail,
+                    &mut peaks,
+                ),
+                _ => update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(
+                    simd, &rule, Before, part, block_size, None, &mut sums, &mut tail, &mut peaks,
                 ),
             }
             if MEASURE {

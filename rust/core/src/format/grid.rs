@@ -62,6 +62,9 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
         magnitude: S::F32,
     ) -> S::I32;
 
+    /// Whether [`FromBits`](super::FromBits) decodes it.
+    const FROM_BITS: bool = false;
+
     /// One of the two levels around a position: the upper one, where a threshold, in units of 2^-32, takes
     /// the fraction to one.
     #[inline(always)]
@@ -130,6 +133,10 @@ impl<G: Grid> Format for GridFormat<G> {
         } else {
             level.run(Decode::<G, false> { table, blocks, grid: PhantomData });
         }
+    }
+
+    fn is_from_bits(&self) -> bool {
+        G::FROM_BITS
     }
 
     fn encode(&self, level: Level, blocks: &mut EncodeBlocks<'_>) {

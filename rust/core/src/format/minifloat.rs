@@ -22,9 +22,9 @@
 //! (`python -m benches fidelity`). Five bits of mantissa are better on the former and much worse on the
 //! latter, as fewer octaves are left; three, the other way around.
 
-use super::Decoder;
 use super::grid::{FRACTION_BITS, Grid};
 use super::linear::{a_little_more, n_levels, symmetric};
+use super::{Decoder, Formula};
 use crate::real::Real;
 use crate::simd::{GROUP, Pair, Simd, Table, opaque};
 
@@ -62,6 +62,8 @@ const fn line(signed: bool) -> (f32, f32) {
 }
 
 impl Grid for Minifloat {
+    const FROM_BITS: bool = true;
+
     fn values(signed: bool) -> [f32; 256] {
         let (unit, zero) = line(signed);
         symmetric(signed, |fraction| {
@@ -117,8 +119,25 @@ impl Grid for Minifloat {
 
     #[inline(always)]
     fn decoder<S: Simd, const SIGNED: bool>(simd: S, _table: &Table) -> impl Decoder<S> {
+        FromBits::<S, SIGNED>::new(simd)
+    }
+}
+
+/// The decoder: codes are shifted to where they are the bits of F.
+#[derive(Clone, Copy)]
+pub(crate) struct FromBits<S: Simd, const SIGNED: bool> {
+    unit: S::F32,
+    zero: S::F32,
+    one: S::F32,
+    first: S::I32,
+    minus_zero: S::I32,
+}
+
+impl<S: Simd, const SIGNED: bool> FromBits<S, SIGNED> {
+    #[inline(always)]
+    pub(crate) fn new(simd: S) -> Self {
         let (unit, zero) = line(SIGNED);
-        FromBits::<S, SIGNED> {
+        Self {
             unit: simd.splat(opaque(unit)),
             zero: simd.splat(opaque(zero)),
             one: simd.splat(opaque(1.0)),
@@ -128,34 +147,30 @@ impl Grid for Minifloat {
     }
 }
 
-/// The decoder: codes are shifted to where they are the bits of F.
-#[derive(Clone, Copy)]
-struct FromBits<S: Simd, const SIGNED: bool> {
-    unit: S::F32,
-    zero: S::F32,
-    one: S::F32,
-    first: S::I32,
-    minus_zero: S::I32,
+impl<S: Simd, const SIGNED: bool> Formula<S> for FromBits<S, SIGNED> {
+    #[inline(always)]
+    fn value(self, simd: S, scale: S::F32, codes: &[u8; GROUP], at: usize) -> S::F32 {
+        let code = simd.load_codes(codes, at);
+        let level = if SIGNED { simd.add_i32(code, self.minus_zero) } else { code };
+        let magnitude = if SIGNED { simd.abs_i32(level) } else { level };
+        let bits = simd.add_i32(simd.shift_left::<SHIFT>(magnitude), self.first);
+        let magnitude = simd.with_bits(bits).mul_add(self.unit, self.zero);
+        if SIGNED {
+            let minus_scale = simd.splat(0.0) - scale;
+            // The code that is not used stands for 1 too.
+            magnitude.min(self.one) * simd.minus_where_negative(level, scale, minus_scale)
+        } else {
+            magnitude * scale
+        }
+    }
 }
 
 impl<S: Simd, const SIGNED: bool> Decoder<S> for FromBits<S, SIGNED> {
     #[inline(always)]
     fn decode(self, simd: S, scale: S::F32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>) {
-        let minus_scale = simd.splat(0.0) - scale;
         for (codes, to) in codes.iter().zip(to) {
             for at in 0..GROUP / S::LANES {
-                let code = simd.load_codes(codes, at);
-                let level = if SIGNED { simd.add_i32(code, self.minus_zero) } else { code };
-                let magnitude = if SIGNED { simd.abs_i32(level) } else { level };
-                let bits = simd.add_i32(simd.shift_left::<SHIFT>(magnitude), self.first);
-                let magnitude = simd.with_bits(bits).mul_add(self.unit, self.zero);
-                let value = if SIGNED {
-                    // The code that is not used stands for 1 too.
-                    magnitude.min(self.one) * simd.minus_where_negative(level, scale, minus_scale)
-                } else {
-                    magnitude * scale
-                };
-                simd.store(value, &mut to.0, at);
+                simd.store(self.value(simd, scale, codes, at), &mut to.0, at);
             }
         }
     }

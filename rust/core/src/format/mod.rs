@@ -18,6 +18,7 @@ mod root;
 mod tests;
 
 pub use codebook::Codebook;
+pub(crate) use minifloat::FromBits;
 
 use crate::error::{Error, Result};
 use crate::rounding::Rounding;
@@ -35,6 +36,10 @@ pub(crate) trait Format: Send + Sync {
     }
     /// Encodes blocks.
     fn encode(&self, level: Level, blocks: &mut EncodeBlocks<'_>);
+    /// Whether [`FromBits`] decodes it.
+    fn is_from_bits(&self) -> bool {
+        false
+    }
 }
 
 /// Blocks to be decoded, one after the other in memory, which end with a pair of groups.
@@ -71,6 +76,12 @@ pub(crate) struct EncodeBlocks<'a> {
 pub(crate) trait Decoder<S: Simd>: Copy {
     /// The values of two groups of codes, times a scale.
     fn decode(self, simd: S, scale: S::F32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>);
+}
+
+/// A decoder that needs no more than a vector at a time, and so can be part of another loop.
+pub(crate) trait Formula<S: Simd>: Copy {
+    /// The values of the codes of vector `at` of a group, times a scale.
+    fn value(self, simd: S, scale: S::F32, codes: &[u8; GROUP], at: usize) -> S::F32;
 }
 
 /// By a table, which every codec has.
@@ -187,6 +198,12 @@ impl Codec {
     #[inline]
     pub(crate) fn decode(&self, level: Level, mut blocks: DecodeBlocks<'_>) {
         self.format.decode(level, &mut blocks);
+    }
+
+    /// Whether [`FromBits`] decodes it.
+    #[inline]
+    pub(crate) fn is_from_bits(&self) -> bool {
+        self.format.is_from_bits()
     }
 
     /// Encodes blocks.

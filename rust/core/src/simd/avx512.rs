@@ -161,6 +161,7 @@ impl Avx512 {
 
 impl Simd for Avx512 {
     const LANES: usize = 16;
+    const DECODES_IN_LOOP: bool = true;
     type F32 = F32x16;
     type I32 = I32x16;
     type F64 = F64Lanes<16>;

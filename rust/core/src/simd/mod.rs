@@ -119,6 +119,8 @@ pub(crate) trait Kernel {
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Elements in a vector.
     const LANES: usize;
+    /// Whether the loop of an update decodes, where the codec is a formula (`update.rs`).
+    const DECODES_IN_LOOP: bool = false;
     /// float32 lanes.
     type F32: Real;
     /// 32-bit integer lanes; methods say whether they are read as signed.
