@@ -61,16 +61,16 @@ impl<'a> Scratch<'a> {
         group: usize,
         values: &[E],
         signed: bool,
-    ) -> i32 {
+    ) -> u32 {
         let mut peak = simd.splat_i32(0);
         let (whole, rest) = values.as_chunks::<GROUP>();
         let to = &mut self.pairs.as_flattened_mut()[group..];
         for (values, to) in whole.iter().zip(&mut *to) {
-            peak = simd.max_i32(peak, load_group(simd, values, signed, &mut to.0));
+            peak = simd.max_u32(peak, load_group(simd, values, signed, &mut to.0));
         }
         if !rest.is_empty() {
             let (values, to) = (padded(rest, E::default()), &mut to[whole.len()].0);
-            peak = simd.max_i32(peak, load_group(simd, &values, signed, to));
+            peak = simd.max_u32(peak, load_group(simd, &values, signed, to));
         }
         simd.reduce_max(peak)
     }
@@ -131,14 +131,14 @@ impl<'a> Scratch<'a> {
         codec: &Codec,
         signed: bool,
         rounding: Rounding,
-        peaks: &[i32],
+        peaks: &[u32],
         codes: &mut [u8],
         scales: &mut [f32],
     ) {
         let mut inverse_scales = [0.0; MAX_BLOCKS];
         let inverse_scales = &mut inverse_scales[..peaks.len()];
         for (block, &peak) in peaks.iter().enumerate() {
-            let scale = f32::from_bits(peak as u32);
+            let scale = f32::from_bits(peak);
             let usual = (f32::MIN_POSITIVE..=1.0 / f32::MIN_POSITIVE).contains(&scale);
             (scales[block], inverse_scales[block]) =
                 if usual { (scale, 1.0 / scale) } else { self.make_usual(block, scale) };
@@ -292,7 +292,7 @@ fn load_group<S: Simd, E: Element>(
     let mut peak = simd.splat_i32(0);
     for at in 0..GROUP / S::LANES {
         let value = E::Compute::to_f32(simd, E::load(simd, values, at));
-        peak = simd.max_i32(peak, magnitude_bits(simd, value));
+        peak = simd.max_u32(peak, magnitude_bits(simd, value));
         let value = if signed { value } else { value.max(simd.splat(0.0)) };
         simd.store(value, to, at);
     }

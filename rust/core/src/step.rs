@@ -218,7 +218,7 @@ where
         first_block: usize,
         indices: Range<usize>,
         elements: Range<usize>,
-        peaks: &[[i32; MAX_BLOCKS]; N],
+        peaks: &[[u32; MAX_BLOCKS]; N],
     ) {
         for (i, state) in self.states.iter_mut().enumerate() {
             if let StateBlocks::Quantized { codes, scales, stream } = state {

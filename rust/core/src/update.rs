@@ -181,7 +181,7 @@ pub(crate) fn update_blocks<
     mut thresholds: Option<&mut ThresholdLanes<S>>,
     sums: &mut Sums<E::Compute>,
     tail: &mut Tail<E, N>,
-    largest: &mut [[i32; MAX_BLOCKS]; N],
+    largest: &mut [[u32; MAX_BLOCKS]; N],
 ) where
     S: Simd,
     R: Rule<N>,
@@ -224,14 +224,14 @@ struct Peaks<'a, S: Simd, const N: usize> {
     /// Turns that are left of it.
     n_left: usize,
     turns_per_block: usize,
-    of_blocks: &'a mut [[i32; MAX_BLOCKS]; N],
+    of_blocks: &'a mut [[u32; MAX_BLOCKS]; N],
     /// Blocks before it.
     n_blocks: usize,
 }
 
 impl<'a, S: Simd, const N: usize> Peaks<'a, S, N> {
     #[inline(always)]
-    fn new(simd: S, block_size: usize, of_blocks: &'a mut [[i32; MAX_BLOCKS]; N]) -> Self {
+    fn new(simd: S, block_size: usize, of_blocks: &'a mut [[u32; MAX_BLOCKS]; N]) -> Self {
         let turns_per_block = block_size.div_ceil(TURN);
         Self {
             so_far: [simd.splat_i32(0); N],
@@ -358,7 +358,12 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
                         (_, true) => {
                             let value = E::Compute::to_f32(simd, new[i]);
                             let peak = &mut peaks.so_far[i];
-                            *peak = simd.max_i32(*peak, magnitude_bits(simd, value));
+                            let bits = match R::STATES[i].kind {
+                                Kind::Signed => magnitude_bits(simd, value),
+                                // Nor ever -0.
+                                _ => simd.bits(value),
+                            };
+                            *peak = simd.max_u32(*peak, bits);
                             simd.store(value, &mut state.fresh[turn][group].0, at);
                         }
                     }

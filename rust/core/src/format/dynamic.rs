@@ -28,7 +28,7 @@
 //! Since r is small where levels are far apart, what rounding does to thresholds stays below
 //! 1.8e-7 of the threshold. A position costs 12 operations, 3 of them permutations.
 
-use super::grid::{FRACTION_BITS, Grid, ONE, at_least};
+use super::grid::{FRACTION_BITS, Grid, ONE};
 use crate::real::Real;
 use crate::simd::{Simd, opaque};
 
@@ -95,6 +95,7 @@ const LARGE: f32 = 1.5 * ONE as f32;
 pub(super) struct Lines<S: Simd> {
     cells: &'static Cells,
     cells_per_bit: S::F32,
+    smallest: S::F32,
     least: S::F32,
     gap: (S::F32, S::F32),
     next: (S::F32, S::F32),
@@ -180,6 +181,12 @@ impl<S: Simd> Lines<S> {
     }
 }
 
+/// The magnitudes of values, which are not negative if not `SIGNED`, or `least` where that is more.
+#[inline(always)]
+fn at_least<S: Simd, const SIGNED: bool>(simd: S, value: S::F32, least: S::F32) -> S::F32 {
+    if SIGNED { simd.max_abs(value, least) } else { value.max(least) }
+}
+
 impl Grid for Dynamic {
     fn values(signed: bool) -> [f32; 256] {
         if signed {
@@ -187,11 +194,6 @@ impl Grid for Dynamic {
         } else {
             tables::UNSIGNED.map(f32::from_bits)
         }
-    }
-
-    #[inline(always)]
-    fn smallest(signed: bool) -> f32 {
-        smallest(signed)
     }
 
     #[inline(always)]
@@ -208,6 +210,7 @@ impl Grid for Dynamic {
         Lines {
             cells,
             cells_per_bit: simd.splat(cells.cells_per_bit),
+            smallest: simd.splat(opaque(smallest(signed))),
             least: simd.splat(cells.least),
             gap: (simd.splat(opaque(1.0 / 3.0)), simd.splat(cells.gap)),
             next: (simd.splat(opaque(0.2)), simd.splat(cells.next)),
@@ -218,15 +221,44 @@ impl Grid for Dynamic {
     fn position<S: Simd, const SIGNED: bool>(
         simd: S,
         lines: &Lines<S>,
-        magnitude: S::F32,
+        value: S::F32,
+        factor: S::F32,
     ) -> S::I32 {
+        // Positions begin at level 1.
+        let magnitude = at_least::<S, SIGNED>(simd, value * factor, lines.smallest);
         let (r, level) = lines.position(simd, magnitude);
         simd.add_i32(simd.round(r), level)
     }
 
     #[inline(always)]
-    fn nearest<S: Simd, const SIGNED: bool>(simd: S, lines: &Lines<S>, value: S::F32) -> S::I32 {
-        let magnitude = at_least::<S, SIGNED>(simd, value, lines.least);
+    fn at_random<S: Simd, const SIGNED: bool>(
+        simd: S,
+        position: S::I32,
+        threshold: S::I32,
+        value: S::F32,
+        factor: S::F32,
+    ) -> S::I32 {
+        let threshold = simd.shift_right::<{ u32::BITS - FRACTION_BITS }>(threshold);
+        let level = simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold));
+        if !SIGNED {
+            return simd.keep_where_greater(level, value, simd.splat(0.0));
+        }
+        // The fraction of level 1 that a smaller magnitude has come must reach one, together with the
+        // threshold, which is here put into the fraction bits of a float in [1, 2).
+        let threshold = simd.xor_i32(threshold, simd.splat_i32(0x3f80_0000));
+        let missing = simd.splat(2.0) - simd.with_bits(threshold);
+        let magnitude = (value * factor).abs();
+        simd.keep_where_greater(level, magnitude, missing * simd.splat(smallest(SIGNED)))
+    }
+
+    #[inline(always)]
+    fn nearest<S: Simd, const SIGNED: bool>(
+        simd: S,
+        lines: &Lines<S>,
+        value: S::F32,
+        factor: S::F32,
+    ) -> S::I32 {
+        let magnitude = at_least::<S, SIGNED>(simd, value * factor, lines.least);
         let (r, level) = lines.position(simd, magnitude);
         let level = simd.bits(simd.with_bits(level) + r);
         simd.add_i32(level, simd.splat_i32(-(LARGE.to_bits() as i32)))
@@ -273,9 +305,9 @@ mod tests {
                 let level = (code as i32 - i32::from(Dynamic::offset(signed))) as f64;
                 let lines = lines(signed, false);
                 let position = if signed {
-                    Dynamic::position::<_, true>(Scalar, &lines, value)
+                    Dynamic::position::<_, true>(Scalar, &lines, value, 1.0)
                 } else {
-                    Dynamic::position::<_, false>(Scalar, &lines, value)
+                    Dynamic::position::<_, false>(Scalar, &lines, value, 1.0)
                 };
                 let excess = f64::from(position as u32) / ONE - level;
                 assert!(excess.abs() < 3e-5, "code {code} is {excess} off");

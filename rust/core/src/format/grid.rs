@@ -5,7 +5,9 @@
 //! magnitude among the levels: an integer at each level and linear in the value between two of them,
 //! in fixed point with 23 fraction bits, if a grid has no more apt number of them. To round it is to
 //! add to it: a half, for the nearest level (which a grid may have a quicker way to), or a random
-//! threshold, for a level whose expected value is the value. This is the whole encoder.
+//! threshold, for a level whose expected value is the value. This is the whole encoder. Values come as they
+//! are, with the factor that makes the largest of their block 1, or what else a grid asks for: so that
+//! it may have one multiplication for the two.
 //!
 //! **Order.** The positions of two groups are computed before either is rounded. In one go, a vector is a
 //! chain of some thirty operations that wait for each other, and few such chains fit into a processor's
@@ -15,18 +17,16 @@
 //! **Zero.** Rounded to nearest, a magnitude below half of level 1 is zero. Rounded stochastically,
 //! states of either sign may become zero, with the probability that keeps their expected value; but
 //! states that cannot be negative never do, unless they are zero: they are what an update divides
-//! by, and a second moment of zero beside a first moment that is not would throw a parameter off.
+//! by, and a second moment of zero beside a first moment that is not would throw a parameter off. Packing
+//! sees to this, where it costs one operation for four vectors.
 //!
 //! **The largest.** The largest magnitude of a block, divided by the scale, is 1 or 1 - 2^-24 (the
 //! reciprocal and the product are both rounded). Positions are a little high at the very top, so
 //! that both come out as the last level; packing saturates.
 
 use super::{Codebook, DecodeBlocks, Decoder, EncodeBlocks, Format, LookUp, decode_blocks};
-use crate::real::Real;
 use crate::rounding::{Rounding, ThresholdLanes, Thresholds};
-use crate::simd::{
-    Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Table, opaque, pairs_mut, vectors,
-};
+use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Table, pairs_mut, vectors};
 use core::marker::PhantomData;
 
 /// Fraction bits of a position: those of a float32.
@@ -40,9 +40,6 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
     /// The values of all 256 codes.
     fn values(signed: bool) -> [f32; 256];
 
-    /// Level 1: the smallest value above zero.
-    fn smallest(signed: bool) -> f32;
-
     /// The code of a level, less the level, for positive levels above zero. Without signs, levels may be
     /// counted from any number up: a level of 0 is that of zero, as codes saturate.
     fn offset(signed: bool) -> i16;
@@ -51,24 +48,36 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
     type Constants<S: Simd>: Copy;
 
     /// The constants of a codebook, for [`Grid::nearest`] or for [`Grid::position`]. Numbers that many
-    /// vectors share should go through [`opaque`].
+    /// vectors share should go through [`opaque`](crate::simd::opaque).
     fn constants<S: Simd>(simd: S, signed: bool, nearest: bool) -> Self::Constants<S>;
 
-    /// The position of magnitudes from [`Grid::smallest`] to 1, unsigned, with as many fraction bits as
-    /// [`Grid::at_random`] takes.
+    /// What the factor, which else would make the largest value of a block 1, makes of it. No more than 2.
+    fn largest(_signed: bool, _nearest: bool) -> f32 {
+        1.0
+    }
+
+    /// The position of the magnitudes of values, which are not negative if not `SIGNED`, with as many
+    /// fraction bits as [`Grid::at_random`] takes.
     fn position<S: Simd, const SIGNED: bool>(
         simd: S,
         constants: &Self::Constants<S>,
-        magnitude: S::F32,
+        value: S::F32,
+        factor: S::F32,
     ) -> S::I32;
 
     /// Whether [`FromBits`](super::FromBits) decodes it.
     const FROM_BITS: bool = false;
 
-    /// One of the two levels around a position: the upper one, where a threshold, in units of 2^-32, takes
-    /// the fraction to one.
+    /// One of the two levels around the position of values: the upper one, where a threshold, in units of
+    /// 2^-32, takes the fraction to one.
     #[inline(always)]
-    fn at_random<S: Simd>(simd: S, position: S::I32, threshold: S::I32) -> S::I32 {
+    fn at_random<S: Simd, const SIGNED: bool>(
+        simd: S,
+        position: S::I32,
+        threshold: S::I32,
+        _value: S::F32,
+        _factor: S::F32,
+    ) -> S::I32 {
         let threshold = simd.shift_right::<{ u32::BITS - FRACTION_BITS }>(threshold);
         simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold))
     }
@@ -79,30 +88,18 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
         LookUp(table)
     }
 
-    /// The levels, all positive, nearest to the magnitudes of values from -1 to 1; without signs, from 0.
+    /// The levels, all positive, nearest to the magnitudes of values.
     #[inline(always)]
     fn nearest<S: Simd, const SIGNED: bool>(
         simd: S,
         constants: &Self::Constants<S>,
         value: S::F32,
+        factor: S::F32,
     ) -> S::I32 {
-        let smallest = Self::smallest(SIGNED);
-        let magnitude = at_least::<S, SIGNED>(simd, value, simd.splat(smallest));
-        let position = Self::position::<S, SIGNED>(simd, constants, magnitude);
+        let position = Self::position::<S, SIGNED>(simd, constants, value, factor);
         let level = simd.add_i32(position, simd.splat_i32(1 << (FRACTION_BITS - 1)));
-        let level = simd.shift_right::<FRACTION_BITS>(level);
-        simd.keep_where_greater(level, value.abs(), simd.splat(0.5 * smallest))
+        simd.shift_right::<FRACTION_BITS>(level)
     }
-}
-
-/// The magnitudes of values, which are not negative if not `SIGNED`, or `least` where that is more.
-#[inline(always)]
-pub(super) fn at_least<S: Simd, const SIGNED: bool>(
-    simd: S,
-    value: S::F32,
-    least: S::F32,
-) -> S::F32 {
-    if SIGNED { simd.max_abs(value, least) } else { value.max(least) }
 }
 
 /// The codec of a grid.
@@ -191,8 +188,7 @@ impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel
         let mut encoder = Encoder::<S, G, SIGNED, NEAREST> {
             simd,
             constants: G::constants(simd, SIGNED, NEAREST),
-            smallest: simd.splat(opaque(G::smallest(SIGNED))),
-            inverse: simd.splat(0.0),
+            factor: simd.splat(0.0),
             thresholds: Thresholds::default().lanes(simd),
         };
         let log_pairs = block_size.div_ceil(PAIR).ilog2();
@@ -215,9 +211,8 @@ impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel
 /// What all groups of a block are encoded with.
 struct Encoder<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> {
     simd: S,
-    inverse: S::F32,
+    factor: S::F32,
     constants: G::Constants<S>,
-    smallest: S::F32,
     thresholds: ThresholdLanes<S>,
 }
 
@@ -234,7 +229,7 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
     ) -> usize {
         let (block, within) = (pair >> log_pairs, pair & ((1 << log_pairs) - 1));
         if within == 0 {
-            self.inverse = self.simd.splat(inverse_scales[block]);
+            self.factor = self.simd.splat(inverse_scales[block] * G::largest(SIGNED, NEAREST));
             if let (false, Rounding::Stochastic { stream, first_block }) = (NEAREST, rounding) {
                 self.thresholds = stream.block(first_block + block).lanes(self.simd);
             }
@@ -245,16 +240,15 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
     /// Encodes two groups, the `pair`th of their block.
     #[inline(always)]
     fn encode(&mut self, pair: usize, values: &Pair<f32>, codes: &mut [[u8; GROUP]; 2]) {
-        let simd = self.simd;
+        let (simd, factor) = (self.simd, self.factor);
         let mut levels = [const { Aligned([0; GROUP]) }; 2];
         for (Aligned(values), Aligned(levels)) in values.iter().zip(&mut levels) {
             for at in vectors::<S>() {
-                let normalized = simd.load(values, at) * self.inverse;
+                let value = simd.load(values, at);
                 let level = if NEAREST {
-                    G::nearest::<S, SIGNED>(simd, &self.constants, normalized)
+                    G::nearest::<S, SIGNED>(simd, &self.constants, value, factor)
                 } else {
-                    let magnitude = at_least::<S, SIGNED>(simd, normalized, self.smallest);
-                    G::position::<S, SIGNED>(simd, &self.constants, magnitude)
+                    G::position::<S, SIGNED>(simd, &self.constants, value, factor)
                 };
                 simd.store_i32(level, levels, at);
             }
@@ -265,33 +259,19 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
                 let value = simd.load(&values[i].0, at);
                 if !NEAREST {
                     let threshold = self.thresholds.next(2 * pair + i, at);
-                    level = self.random(level, threshold, value);
+                    level = G::at_random::<S, SIGNED>(simd, level, threshold, value, factor);
                 }
                 if SIGNED {
                     level = simd.negate_by_sign(level, value);
                 }
                 simd.store_i32(level, levels, at);
             }
-            simd.store_codes(levels, G::offset(SIGNED), &mut codes[i]);
         }
-    }
-
-    /// One of the two levels around each position.
-    #[inline(always)]
-    fn random(&self, position: S::I32, threshold: S::I32, value: S::F32) -> S::I32 {
-        let simd = self.simd;
-        let level = G::at_random(simd, position, threshold);
-        if SIGNED {
-            // The fraction of level 1 that a smaller magnitude has come must reach one, together
-            // with the threshold, which is here put into the fraction bits of a float in [1, 2).
-            let one = simd.splat_i32(0x3f80_0000);
-            let threshold =
-                simd.xor_i32(simd.shift_right::<{ u32::BITS - FRACTION_BITS }>(threshold), one);
-            let missing = simd.splat(2.0) - simd.with_bits(threshold);
-            let magnitude = (value * self.inverse).abs();
-            simd.keep_where_greater(level, magnitude, missing * self.smallest)
+        let offset = G::offset(SIGNED);
+        if SIGNED || NEAREST {
+            simd.store_codes(&levels, offset, codes);
         } else {
-            simd.keep_where_greater(level, value, simd.splat(0.0))
+            simd.store_codes_of_positive(&levels, offset, values, codes);
         }
     }
 }

@@ -35,11 +35,6 @@ impl Grid for Linear {
     }
 
     #[inline(always)]
-    fn smallest(signed: bool) -> f32 {
-        (1.0 / n_levels(signed)) as f32
-    }
-
-    #[inline(always)]
     fn offset(signed: bool) -> i16 {
         if signed { 127 } else { 0 }
     }
@@ -55,14 +50,21 @@ impl Grid for Linear {
     #[inline(always)]
     fn position<S: Simd, const SIGNED: bool>(
         simd: S,
-        &scale: &S::F32,
-        magnitude: S::F32,
+        &n_levels: &S::F32,
+        value: S::F32,
+        factor: S::F32,
     ) -> S::I32 {
-        simd.round(magnitude * scale)
+        simd.round((value * factor).abs() * n_levels)
     }
 
     #[inline(always)]
-    fn nearest<S: Simd, const SIGNED: bool>(simd: S, &n_levels: &S::F32, value: S::F32) -> S::I32 {
-        simd.round(value.abs() * n_levels)
+    fn nearest<S: Simd, const SIGNED: bool>(
+        simd: S,
+        n_levels: &S::F32,
+        value: S::F32,
+        factor: S::F32,
+    ) -> S::I32 {
+        // In units of a level, not of 2^-23 of one.
+        Self::position::<S, SIGNED>(simd, n_levels, value, factor)
     }
 }

@@ -3,7 +3,7 @@
 //! With four bits of mantissa, a level i stands for `F(i) - F(0)`, where
 //!
 //! ```text
-//! F(i) = 2 * 2^(i / 16) * (1 + (i mod 16) / 16),    i / 16 rounded down,
+//! F(i) = F(0) * 2^(i / 16) * (1 + (i mod 16) / 16),    i / 16 rounded down,
 //! ```
 //!
 //! divided by that of the last level: sixteen even steps in each octave of F. What the difference is for
@@ -38,27 +38,33 @@ const MANTISSA_BITS: u32 = 4;
 /// What a level is shifted by to be at its place in a float32.
 const SHIFT: u32 = FRACTION_BITS - MANTISSA_BITS;
 
-/// F(0), and its bits.
-const FIRST: f32 = 2.0;
-const FIRST_BITS: i32 = FIRST.to_bits() as i32;
+/// F(0): so that F of the last level, which is odd, lies between 1 and 2.
+const fn first(signed: bool) -> f32 {
+    1.0 / (1_u32 << (n_levels(signed) as u32 >> MANTISSA_BITS)) as f32
+}
+
+/// The bits of F(0).
+const fn first_bits(signed: bool) -> i32 {
+    first(signed).to_bits() as i32
+}
 
 /// The code of zero in the signed codebook.
 const ZERO: i32 = n_levels(true) as i32;
 
 /// F of a level.
-const fn f(level: u32) -> f32 {
-    f32::from_bits(FIRST.to_bits() + (level << SHIFT))
+const fn f(signed: bool, level: u32) -> f32 {
+    f32::from_bits(first(signed).to_bits() + (level << SHIFT))
 }
 
 /// What F(i) - F(0) is divided by.
 const fn range(signed: bool) -> f32 {
-    f(n_levels(signed) as u32) - FIRST
+    f(signed, n_levels(signed) as u32) - first(signed)
 }
 
 /// What F is multiplied by to become a value, and what is added to it then.
 const fn line(signed: bool) -> (f32, f32) {
     let unit = 1.0 / range(signed);
-    (unit, -FIRST * unit)
+    (unit, -first(signed) * unit)
 }
 
 impl Grid for Minifloat {
@@ -68,52 +74,67 @@ impl Grid for Minifloat {
         let (unit, zero) = line(signed);
         symmetric(signed, |fraction| {
             let level = (fraction * n_levels(signed)).round() as u32;
-            f(level).mul_add(unit, zero).into()
+            f(signed, level).mul_add(unit, zero).into()
         })
-    }
-
-    #[inline(always)]
-    fn smallest(signed: bool) -> f32 {
-        (f(1) - FIRST) / range(signed)
     }
 
     #[inline(always)]
     fn offset(signed: bool) -> i16 {
         // Positions without signs are the bits of a float, less only here those of F(0).
-        (if signed { ZERO } else { -(FIRST_BITS >> SHIFT) }) as i16
+        (if signed { ZERO } else { -(first_bits(signed) >> SHIFT) }) as i16
     }
 
+    /// F(0).
     type Constants<S: Simd> = S::F32;
 
     #[inline(always)]
-    fn constants<S: Simd>(simd: S, signed: bool, nearest: bool) -> S::F32 {
+    fn constants<S: Simd>(simd: S, signed: bool, _nearest: bool) -> S::F32 {
+        simd.splat(opaque(first(signed)))
+    }
+
+    #[inline(always)]
+    fn largest(signed: bool, nearest: bool) -> f32 {
         let range = range(signed);
-        simd.splat(opaque(if nearest { range } else { a_little_more(range.into()) }))
+        // Reciprocal, factor and product are rounded, and together lose less than this adds.
+        if nearest { range } else { a_little_more(a_little_more(range.into()).into()) }
     }
 
     #[inline(always)]
     fn position<S: Simd, const SIGNED: bool>(
         simd: S,
-        &range: &S::F32,
-        magnitude: S::F32,
+        &first: &S::F32,
+        value: S::F32,
+        factor: S::F32,
     ) -> S::I32 {
-        let bits = simd.bits(magnitude.mul_add(range, simd.splat(FIRST)));
-        if SIGNED { simd.add_i32(bits, simd.splat_i32(-FIRST_BITS)) } else { bits }
+        let magnitude = if SIGNED { value.abs() } else { value };
+        let bits = simd.bits(magnitude.mul_add(factor, first));
+        if SIGNED { simd.add_i32(bits, simd.splat_i32(-first_bits(true))) } else { bits }
     }
 
     // Positions have as many fraction bits as a level is shifted by.
     #[inline(always)]
-    fn at_random<S: Simd>(simd: S, position: S::I32, threshold: S::I32) -> S::I32 {
+    fn at_random<S: Simd, const SIGNED: bool>(
+        simd: S,
+        position: S::I32,
+        threshold: S::I32,
+        _value: S::F32,
+        _factor: S::F32,
+    ) -> S::I32 {
         let threshold = simd.shift_right::<{ u32::BITS - SHIFT }>(threshold);
         simd.shift_right::<SHIFT>(simd.add_i32(position, threshold))
     }
 
     #[inline(always)]
-    fn nearest<S: Simd, const SIGNED: bool>(simd: S, &range: &S::F32, value: S::F32) -> S::I32 {
+    fn nearest<S: Simd, const SIGNED: bool>(
+        simd: S,
+        &first: &S::F32,
+        value: S::F32,
+        factor: S::F32,
+    ) -> S::I32 {
         let magnitude = if SIGNED { value.abs() } else { value };
-        let bits = simd.bits(magnitude.mul_add(range, simd.splat(FIRST)));
+        let bits = simd.bits(magnitude.mul_add(factor, first));
         let half = 1 << (SHIFT - 1);
-        let half = simd.splat_i32(if SIGNED { half - FIRST_BITS } else { half });
+        let half = simd.splat_i32(if SIGNED { half - first_bits(true) } else { half });
         simd.shift_right::<SHIFT>(simd.add_i32(bits, half))
     }
 
@@ -141,7 +162,7 @@ impl<S: Simd, const SIGNED: bool> FromBits<S, SIGNED> {
             unit: simd.splat(opaque(unit)),
             zero: simd.splat(opaque(zero)),
             one: simd.splat(opaque(1.0)),
-            first: simd.splat_i32(opaque(FIRST_BITS)),
+            first: simd.splat_i32(opaque(first_bits(SIGNED))),
             minus_zero: simd.splat_i32(opaque(-ZERO)),
         }
     }
@@ -183,14 +204,18 @@ mod tests {
 
     #[test]
     fn the_largest_is_the_last_level_at_any_threshold() {
-        for largest in [1.0, 1.0 - f32::EPSILON / 2.0] {
-            let range = Minifloat::constants(Scalar, true, false);
-            let position = Minifloat::position::<_, true>(Scalar, &range, largest);
-            assert!(Minifloat::at_random(Scalar, position, 0) >= 127);
-            let range = Minifloat::constants(Scalar, false, false);
-            let position = Minifloat::position::<_, false>(Scalar, &range, largest);
-            let offset = i32::from(Minifloat::offset(false));
-            assert!(Minifloat::at_random(Scalar, position, 0) + offset >= 255);
+        for step in 0..100_000 {
+            let scale = f32::from_bits(1.0_f32.to_bits() + step * 83);
+            let factor = |signed| 1.0 / scale * Minifloat::largest(signed, false);
+            let first = Minifloat::constants(Scalar, true, false);
+            let position = Minifloat::position::<_, true>(Scalar, &first, scale, factor(true));
+            let at_most = |level: i32, last| (last..=last + 1).contains(&level);
+            let level = |position, threshold| position + (threshold as u32 >> 13) as i32 >> SHIFT;
+            assert!(level(position, 0) >= 127 && at_most(level(position, -1), 127));
+            let first = Minifloat::constants(Scalar, false, false);
+            let position = Minifloat::position::<_, false>(Scalar, &first, scale, factor(false));
+            let last = 255 - i32::from(Minifloat::offset(false));
+            assert!(level(position, 0) >= last && at_most(level(position, -1), last));
         }
     }
 

@@ -29,12 +29,6 @@ impl Grid for Root {
     }
 
     #[inline(always)]
-    fn smallest(signed: bool) -> f32 {
-        let root = 1.0 / n_levels(signed);
-        (if signed { root * root } else { root * root * (root * root) }) as f32
-    }
-
-    #[inline(always)]
     fn offset(signed: bool) -> i16 {
         if signed { 127 } else { 0 }
     }
@@ -51,9 +45,11 @@ impl Grid for Root {
     fn position<S: Simd, const SIGNED: bool>(
         simd: S,
         &scale: &S::F32,
-        magnitude: S::F32,
+        value: S::F32,
+        factor: S::F32,
     ) -> S::I32 {
         let n = n_levels(SIGNED);
+        let magnitude = (value * factor).abs();
         // 1 - 2^-24 becomes 1, and what is further from 1 changes the less.
         let magnitude = (magnitude * simd.splat(NUDGE)).mul_add(magnitude, magnitude);
         let root = if SIGNED { magnitude.sqrt() } else { magnitude.sqrt().sqrt() };

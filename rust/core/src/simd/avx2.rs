@@ -12,7 +12,7 @@
 //! quicker instruction to spread codes, which needs a load of its own, is no gain, and neither is decoding
 //! beside the divisions, since constants then have to be loaded for each vector.
 
-use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table};
+use super::{Aligned, F64Lanes, GROUP, Kernel, Pair, Simd, Table, opaque};
 use crate::real::Real;
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -114,6 +114,33 @@ fn part<T>(group: &[T; GROUP], at: usize) -> &[T] {
 #[inline(always)]
 fn part_mut<T>(group: &mut [T; GROUP], at: usize) -> &mut [T] {
     &mut group[at * Avx2::LANES..(at + 1) * Avx2::LANES]
+}
+
+impl Avx2 {
+    /// The sums of the lanes of four vectors and `offset`, as unsigned bytes, saturated, in an order of
+    /// their own.
+    #[inline(always)]
+    fn pack(self, vector: impl Fn(usize) -> I32x8, offset: i16) -> __m256i {
+        let [a, b, c, d] = core::array::from_fn(|at| vector(at).0);
+        avx2!({
+            let offset = _mm256_set1_epi16(offset);
+            let ab = _mm256_adds_epi16(_mm256_packs_epi32(a, b), offset);
+            let cd = _mm256_adds_epi16(_mm256_packs_epi32(c, d), offset);
+            _mm256_packus_epi16(ab, cd)
+        })
+    }
+
+    /// Writes what [`Avx2::pack`] has packed.
+    #[inline(always)]
+    fn store_packed(self, bytes: __m256i, to: &mut [u8; GROUP]) {
+        let bytes = avx2!({
+            // Each half of the vector holds four bytes of each of the four vectors in turn.
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            _mm256_permutevar8x32_epi32(bytes, order)
+        });
+        // SAFETY: `to` has room for 32 bytes, any alignment; the token proves the feature.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), bytes) }
+    }
 }
 
 /// The same value, of which the compiler forgets how it was made.
@@ -273,19 +300,26 @@ impl Simd for Avx2 {
         I32x8(unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(codes.cast())) })
     }
     #[inline(always)]
-    fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]) {
-        let (a, b) = (self.load_i32(levels, 0).0, self.load_i32(levels, 1).0);
-        let (c, d) = (self.load_i32(levels, 2).0, self.load_i32(levels, 3).0);
-        let packed = avx2!({
-            let offset = _mm256_set1_epi16(offset);
-            let ab = _mm256_adds_epi16(_mm256_packs_epi32(a, b), offset);
-            let cd = _mm256_adds_epi16(_mm256_packs_epi32(c, d), offset);
-            // Each half of the vector now holds four codes of a, b, c and d in turn.
-            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-            _mm256_permutevar8x32_epi32(_mm256_packus_epi16(ab, cd), order)
-        });
-        // SAFETY: `codes` has room for 32 bytes, any alignment; the token proves the feature.
-        unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), packed) }
+    fn store_codes(self, levels: &Pair<i32>, offset: i16, codes: &mut [[u8; GROUP]; 2]) {
+        for (Aligned(levels), codes) in levels.iter().zip(codes) {
+            self.store_packed(self.pack(|at| self.load_i32(levels, at), offset), codes);
+        }
+    }
+    #[inline(always)]
+    fn store_codes_of_positive(
+        self,
+        levels: &Pair<i32>,
+        offset: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    ) {
+        for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
+            let packed = self.pack(|at| self.load_i32(levels, at), offset);
+            // As an integer, too, a float is above zero, and stays so when it saturates.
+            let values = self.pack(|at| self.bits(self.load(values, at)), 0);
+            let least = avx2!(_mm256_min_epu8(values, _mm256_set1_epi8(opaque(1))));
+            self.store_packed(avx2!(_mm256_max_epu8(packed, least)), codes);
+        }
     }
     #[inline(always)]
     fn lookup8(self, table: &[f32; 8], index: I32x8) -> F32x8 {
@@ -366,8 +400,8 @@ impl Simd for Avx2 {
         I32x8(avx2!(_mm256_sll_epi32(value.0, _mm_cvtsi32_si128(N as i32))))
     }
     #[inline(always)]
-    fn max_i32(self, a: I32x8, b: I32x8) -> I32x8 {
-        I32x8(avx2!(_mm256_max_epi32(a.0, b.0)))
+    fn max_u32(self, a: I32x8, b: I32x8) -> I32x8 {
+        I32x8(avx2!(_mm256_max_epu32(a.0, b.0)))
     }
     #[inline(always)]
     fn select_nan(self, of: F32x8, yes: I32x8, no: I32x8) -> I32x8 {
@@ -381,14 +415,14 @@ impl Simd for Avx2 {
         I32x8(avx2!(_mm256_blendv_epi8(no.0, yes.0, _mm256_cmpgt_epi32(a.0, b.0))))
     }
     #[inline(always)]
-    fn reduce_max(self, value: I32x8) -> i32 {
+    fn reduce_max(self, value: I32x8) -> u32 {
         avx2!({
             let (low, high) =
                 (_mm256_castsi256_si128(value.0), _mm256_extracti128_si256::<1>(value.0));
-            let four = _mm_max_epi32(low, high);
-            let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
-            let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
-            _mm_cvtsi128_si32(one)
+            let four = _mm_max_epu32(low, high);
+            let two = _mm_max_epu32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+            let one = _mm_max_epu32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
+            _mm_cvtsi128_si32(one) as u32
         })
     }
 

@@ -8,7 +8,7 @@
 //! (67 decode both states, 62 update, 86 encode both) and 315 with `dynamic`; two units take them, so 108
 //! and 158 cycles are the least. The latter takes 230 on a Xeon (Emerald Rapids), in the cache.
 
-use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table};
+use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table, opaque};
 use crate::real::Real;
 use core::arch::x86_64::*;
 use core::ops::{Add, Div, Mul, Sub};
@@ -156,6 +156,33 @@ impl Avx512 {
                 (_mm512_unpacklo_epi16(low, high), _mm512_unpackhi_epi16(low, high));
             [first, second, third, fourth].map(|bits| F32x16(_mm512_castsi512_ps(bits)))
         })
+    }
+}
+
+impl Avx512 {
+    /// The sums of the lanes of four vectors and `offset`, as unsigned bytes, saturated, in an order of
+    /// their own.
+    #[inline(always)]
+    fn pack(self, vector: impl Fn(usize) -> I32x16, offset: i16) -> __m512i {
+        let [a, b, c, d] = core::array::from_fn(|i| vector(i).0);
+        avx512!({
+            let offset = _mm512_set1_epi16(offset);
+            let ab = _mm512_adds_epi16(_mm512_packs_epi32(a, b), offset);
+            let cd = _mm512_adds_epi16(_mm512_packs_epi32(c, d), offset);
+            _mm512_packus_epi16(ab, cd)
+        })
+    }
+
+    /// Writes what [`Avx512::pack`] has packed.
+    #[inline(always)]
+    fn store_packed(self, bytes: __m512i, to: &mut [[u8; GROUP]; 2]) {
+        let bytes = avx512!({
+            // Each quarter of the vector holds four bytes of each of the four vectors in turn.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_permutexvar_epi32(order, bytes)
+        });
+        // SAFETY: `to` has room for 64 bytes, any alignment; the token proves the feature.
+        unsafe { _mm512_storeu_si512(to.as_flattened_mut().as_mut_ptr().cast(), bytes) }
     }
 }
 
@@ -310,18 +337,23 @@ impl Simd for Avx512 {
         I32x16(unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast())) })
     }
     #[inline(always)]
-    fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]) {
-        let (a, b) = (self.load_i32(levels, 0).0, self.load_i32(levels, 1).0);
-        let packed = avx512!({
-            let words = _mm512_packs_epi32(a, b);
-            let words = _mm512_adds_epi16(words, _mm512_set1_epi16(offset));
-            let bytes = _mm512_packus_epi16(words, words);
-            // Each quarter of the vector now holds four codes of a, four of b, and both again.
-            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
-            _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, bytes))
-        });
-        // SAFETY: `codes` has room for 32 bytes, any alignment; the token proves the feature.
-        unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), packed) }
+    fn store_codes(self, levels: &Pair<i32>, offset: i16, codes: &mut [[u8; GROUP]; 2]) {
+        let packed = self.pack(|i| self.load_i32(&levels[i / 2].0, i % 2), offset);
+        self.store_packed(packed, codes);
+    }
+    #[inline(always)]
+    fn store_codes_of_positive(
+        self,
+        levels: &Pair<i32>,
+        offset: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    ) {
+        let packed = self.pack(|i| self.load_i32(&levels[i / 2].0, i % 2), offset);
+        // As an integer, too, a float is above zero, and stays so when it saturates.
+        let values = self.pack(|i| self.bits(self.load(&values[i / 2].0, i % 2)), 0);
+        let least = avx512!(_mm512_min_epu8(values, _mm512_set1_epi8(opaque(1))));
+        self.store_packed(avx512!(_mm512_max_epu8(packed, least)), codes);
     }
     #[inline(always)]
     fn lookup8(self, table: &[f32; 8], index: I32x16) -> F32x16 {
@@ -414,8 +446,8 @@ impl Simd for Avx512 {
         I32x16(avx512!(_mm512_slli_epi32::<N>(value.0)))
     }
     #[inline(always)]
-    fn max_i32(self, a: I32x16, b: I32x16) -> I32x16 {
-        I32x16(avx512!(_mm512_max_epi32(a.0, b.0)))
+    fn max_u32(self, a: I32x16, b: I32x16) -> I32x16 {
+        I32x16(avx512!(_mm512_max_epu32(a.0, b.0)))
     }
     #[inline(always)]
     fn select_nan(self, of: F32x16, yes: I32x16, no: I32x16) -> I32x16 {
@@ -429,8 +461,8 @@ impl Simd for Avx512 {
         I32x16(avx512!(_mm512_mask_mov_epi32(no.0, _mm512_cmpgt_epi32_mask(a.0, b.0), yes.0)))
     }
     #[inline(always)]
-    fn reduce_max(self, value: I32x16) -> i32 {
-        avx512!(_mm512_reduce_max_epi32(value.0))
+    fn reduce_max(self, value: I32x16) -> u32 {
+        avx512!(_mm512_reduce_max_epu32(value.0))
     }
 
     #[inline(always)]

@@ -168,9 +168,17 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn decode(self, table: &Table, scale: Self::F32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>);
     /// The vector `at` of a group of codes.
     fn load_codes(self, codes: &[u8; GROUP], at: usize) -> Self::I32;
-    /// Packs one group: `codes[i] = clamp(levels[i] + offset, 0, 255)`, for levels from -2^15 to
+    /// Packs two groups: `codes[i] = clamp(levels[i] + offset, 0, 255)`, for levels from -2^15 to
     /// 2^15 - 256 and offsets from -4096 to 255.
-    fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]);
+    fn store_codes(self, levels: &Pair<i32>, offset: i16, codes: &mut [[u8; GROUP]; 2]);
+    /// As [`Simd::store_codes`], but the least code of values, none of them negative, that are not zero is 1.
+    fn store_codes_of_positive(
+        self,
+        levels: &Pair<i32>,
+        offset: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    );
     /// `table[index % 8]`.
     fn lookup8(self, table: &[f32; 8], index: Self::I32) -> Self::F32;
     /// `table[index % 8]`.
@@ -215,15 +223,15 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn shift_right<const N: u32>(self, value: Self::I32) -> Self::I32;
     /// Shift left.
     fn shift_left<const N: u32>(self, value: Self::I32) -> Self::I32;
-    /// The larger one, as signed integers.
-    fn max_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// The larger one, as unsigned integers.
+    fn max_u32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// `yes` where `of` is a NaN, otherwise `no`.
     fn select_nan(self, of: Self::F32, yes: Self::I32, no: Self::I32) -> Self::I32;
     /// `yes` where `a > b` as signed integers, otherwise `no`.
     fn select_greater(self, a: Self::I32, b: Self::I32, yes: Self::I32, no: Self::I32)
     -> Self::I32;
-    /// The largest lane, as signed integers.
-    fn reduce_max(self, value: Self::I32) -> i32;
+    /// The largest lane, as unsigned integers.
+    fn reduce_max(self, value: Self::I32) -> u32;
 
     // ---- memory
 

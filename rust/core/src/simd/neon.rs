@@ -9,7 +9,7 @@
 //! in the oldest Rust that we support (the two conversions of half precision, and the prefetch), so
 //! they are written in assembly.
 
-use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table};
+use super::{Aligned, F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -116,6 +116,26 @@ impl Neon {
             let bytes = vmlaq_u32(vdupq_n_u32(0x0302_0100), entry, vdupq_n_u32(0x0404_0404));
             vqtbl2q_u8(table, vreinterpretq_u8_u32(bytes))
         })
+    }
+}
+
+impl Neon {
+    /// The sums of the lanes of four vectors and `offset`, as unsigned bytes, saturated.
+    #[inline(always)]
+    fn pack(self, vector: impl Fn(usize) -> I32x4, offset: i16) -> uint8x16_t {
+        let [a, b, c, d] = core::array::from_fn(|i| vector(i).0);
+        neon!({
+            let offset = vdupq_n_s16(offset);
+            let ab = vqaddq_s16(vcombine_s16(vqmovn_s32(a), vqmovn_s32(b)), offset);
+            let cd = vqaddq_s16(vcombine_s16(vqmovn_s32(c), vqmovn_s32(d)), offset);
+            vcombine_u8(vqmovun_s16(ab), vqmovun_s16(cd))
+        })
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, bytes: uint8x16_t, to: &mut [u8; 16]) {
+        // SAFETY: `to` has room for 16 bytes; the token proves the feature.
+        unsafe { vst1q_u8(to.as_mut_ptr(), bytes) }
     }
 }
 
@@ -260,20 +280,29 @@ impl Simd for Neon {
         }))
     }
     #[inline(always)]
-    fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]) {
-        for half in 0..2 {
-            let (a, b) = (self.load_i32(levels, 4 * half).0, self.load_i32(levels, 4 * half + 1).0);
-            let (c, d) =
-                (self.load_i32(levels, 4 * half + 2).0, self.load_i32(levels, 4 * half + 3).0);
-            let packed = neon!({
-                let offset = vdupq_n_s16(offset);
-                let ab = vqaddq_s16(vcombine_s16(vqmovn_s32(a), vqmovn_s32(b)), offset);
-                let cd = vqaddq_s16(vcombine_s16(vqmovn_s32(c), vqmovn_s32(d)), offset);
-                vcombine_u8(vqmovun_s16(ab), vqmovun_s16(cd))
-            });
-            let to = codes[16 * half..16 * (half + 1)].as_mut_ptr();
-            // SAFETY: `to` points at 16 bytes that we may write; the token proves the feature.
-            unsafe { vst1q_u8(to, packed) }
+    fn store_codes(self, levels: &Pair<i32>, offset: i16, codes: &mut [[u8; GROUP]; 2]) {
+        for (Aligned(levels), codes) in levels.iter().zip(codes) {
+            for (half, codes) in codes.as_chunks_mut().0.iter_mut().enumerate() {
+                self.store_bytes(self.pack(|i| self.load_i32(levels, 4 * half + i), offset), codes);
+            }
+        }
+    }
+    #[inline(always)]
+    fn store_codes_of_positive(
+        self,
+        levels: &Pair<i32>,
+        offset: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    ) {
+        for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
+            for (half, codes) in codes.as_chunks_mut().0.iter_mut().enumerate() {
+                let packed = self.pack(|i| self.load_i32(levels, 4 * half + i), offset);
+                // As an integer, too, a float is above zero, and stays so when it saturates.
+                let values = self.pack(|i| self.bits(self.load(values, 4 * half + i)), 0);
+                let least = neon!(vminq_u8(values, vdupq_n_u8(1)));
+                self.store_bytes(neon!(vmaxq_u8(packed, least)), codes);
+            }
         }
     }
     #[inline(always)]
@@ -359,8 +388,11 @@ impl Simd for Neon {
         I32x4(neon!(vshlq_s32(value.0, vdupq_n_s32(N as i32))))
     }
     #[inline(always)]
-    fn max_i32(self, a: I32x4, b: I32x4) -> I32x4 {
-        I32x4(neon!(vmaxq_s32(a.0, b.0)))
+    fn max_u32(self, a: I32x4, b: I32x4) -> I32x4 {
+        I32x4(neon!(vreinterpretq_s32_u32(vmaxq_u32(
+            vreinterpretq_u32_s32(a.0),
+            vreinterpretq_u32_s32(b.0)
+        ))))
     }
     #[inline(always)]
     fn select_nan(self, of: F32x4, yes: I32x4, no: I32x4) -> I32x4 {
@@ -371,8 +403,8 @@ impl Simd for Neon {
         I32x4(neon!(vbslq_s32(vcgtq_s32(a.0, b.0), yes.0, no.0)))
     }
     #[inline(always)]
-    fn reduce_max(self, value: I32x4) -> i32 {
-        neon!(vmaxvq_s32(value.0))
+    fn reduce_max(self, value: I32x4) -> u32 {
+        neon!(vmaxvq_u32(vreinterpretq_u32_s32(value.0)))
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 //!
 //! It is what every other instruction set is tested against, and what runs where none of them is.
 
-use super::{GROUP, Kernel, Pair, Simd, Table, opaque};
+use super::{Aligned, GROUP, Kernel, Pair, Simd, Table, opaque};
 use half::f16;
 
 /// The token of no instruction set at all, which every CPU has.
@@ -92,10 +92,27 @@ impl Simd for Scalar {
         i32::from(codes[at])
     }
     #[inline(always)]
-    fn store_codes(self, levels: &[i32; GROUP], offset: i16, codes: &mut [u8; GROUP]) {
-        for (at, code) in codes.iter_mut().enumerate() {
-            // Unrolled, this loop is large and no faster.
-            *code = (levels[opaque(at)] + i32::from(offset)).clamp(0, 255) as u8;
+    fn store_codes(self, levels: &Pair<i32>, offset: i16, codes: &mut [[u8; GROUP]; 2]) {
+        for (Aligned(levels), codes) in levels.iter().zip(codes) {
+            for (at, code) in codes.iter_mut().enumerate() {
+                // Unrolled, this loop is large and no faster.
+                *code = (levels[opaque(at)] + i32::from(offset)).clamp(0, 255) as u8;
+            }
+        }
+    }
+    #[inline(always)]
+    fn store_codes_of_positive(
+        self,
+        levels: &Pair<i32>,
+        offset: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    ) {
+        self.store_codes(levels, offset, codes);
+        for (Aligned(values), codes) in values.iter().zip(codes) {
+            for (at, code) in codes.iter_mut().enumerate() {
+                *code = (*code).max(u8::from(values[opaque(at)] > 0.0));
+            }
         }
     }
     #[inline(always)]
@@ -169,8 +186,8 @@ impl Simd for Scalar {
         value << N
     }
     #[inline(always)]
-    fn max_i32(self, a: i32, b: i32) -> i32 {
-        a.max(b)
+    fn max_u32(self, a: i32, b: i32) -> i32 {
+        (a as u32).max(b as u32) as i32
     }
     #[inline(always)]
     fn select_nan(self, of: f32, yes: i32, no: i32) -> i32 {
@@ -181,8 +198,8 @@ impl Simd for Scalar {
         if a > b { yes } else { no }
     }
     #[inline(always)]
-    fn reduce_max(self, value: i32) -> i32 {
-        value
+    fn reduce_max(self, value: i32) -> u32 {
+        value as u32
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! One battery for every instruction set: each method of [`Simd`] must give the bits of the scalar
 //! reference, on inputs that are ordinary, extreme and special.
 
-use super::{Aligned, F64Lanes, GROUP, Kernel, Level, Scalar, Simd, Table};
+use super::{Aligned, F64Lanes, GROUP, Kernel, Level, Pair, Scalar, Simd, Table};
 use crate::real::Real;
 
 /// Names the levels to test, where an instruction set is what is being tested: the machine must have
@@ -65,7 +65,7 @@ fn ints(seed: u32) -> [i32; GROUP] {
 struct Output {
     lanes: [u32; GROUP],
     wide: [u64; GROUP],
-    codes: [u8; GROUP],
+    codes: [[u8; GROUP]; 2],
     halves: [u16; GROUP],
 }
 
@@ -77,7 +77,7 @@ struct Battery {
 }
 
 /// The operations of the battery.
-const N_OPERATIONS: usize = 46;
+const N_OPERATIONS: usize = 47;
 
 impl Kernel for Battery {
     type Output = Output;
@@ -93,12 +93,16 @@ impl Kernel for Battery {
         let halves = i.map(|value| (value >> 7) as u16);
         let table8: [f32; 8] = core::array::from_fn(|entry| entry as f32 * 1.5 - 3.0);
         let table8_i32: [i32; 8] = core::array::from_fn(|entry| entry as i32 * 77 - 100);
-        let mut output =
-            Output { lanes: [0; GROUP], wide: [0; GROUP], codes: [0; GROUP], halves: [0; GROUP] };
+        let mut output = Output {
+            lanes: [0; GROUP],
+            wide: [0; GROUP],
+            codes: [[0; GROUP]; 2],
+            halves: [0; GROUP],
+        };
         let mut lanes = Aligned([0.0; GROUP]);
         let mut wide = [0.0; GROUP];
         let mut stored = [0; GROUP];
-        let mut largest = i32::MIN;
+        let mut largest = 0;
         for at in 0..GROUP / S::LANES {
             let (x, y, z) = (simd.load(&a, at), simd.load(&b, at), simd.load(&c, at));
             let (p, q) = (simd.load_i32(&i, at), simd.load_i32(&j, at));
@@ -124,7 +128,7 @@ impl Kernel for Battery {
                 15 => int(simd.xor_i32(p, q)),
                 16 => int(simd.shift_right::<9>(p)),
                 17 => int(simd.shift_left::<7>(p)),
-                18 => int(simd.max_i32(p, q)),
+                18 => int(simd.max_u32(p, q)),
                 19 => int(simd.select_greater(p, q, q, p)),
                 20 => simd.to_f32(p),
                 21 => {
@@ -173,13 +177,19 @@ impl Kernel for Battery {
                 43 => simd.minus_where_negative(p, x, x * simd.splat(-1.0)),
                 44 => int(simd.abs_i32(p)),
                 45 => int(simd.mul_i32(p, q)),
+                46 => float(x),
                 _ => unreachable!("no such operation"),
             };
             simd.store(result, &mut lanes.0, at);
         }
-        output.codes[..4].copy_from_slice(&largest.to_le_bytes());
+        output.codes[0][..4].copy_from_slice(&largest.to_le_bytes());
+        let levels = [i, j].map(|group| Aligned(group.map(|value| value >> 22)));
         if self.operation == 34 {
-            simd.store_codes(&small(&i), -1, &mut output.codes);
+            simd.store_codes(&levels, -1, &mut output.codes);
+        }
+        if self.operation == 46 {
+            let values = [a, b].map(|group| Aligned(group.map(positive)));
+            simd.store_codes_of_positive(&levels, -1, &values, &mut output.codes);
         }
         output.lanes = lanes.0.map(canonical);
         if self.operation == 38 {
@@ -217,8 +227,9 @@ fn nonzero<S: Simd>(simd: S, value: S::I32, sign: S::F32) -> S::I32 {
     simd.select_greater(simd.splat_i32(0), bits, value, positive)
 }
 
-fn small(values: &[i32; GROUP]) -> [i32; GROUP] {
-    values.map(|value| value >> 22)
+/// What a state that is never negative can be.
+fn positive(value: f32) -> f32 {
+    if value.is_finite() { value.abs() } else { 0.0 }
 }
 
 fn wide_inputs(values: &[f32; GROUP]) -> [f64; GROUP] {
@@ -245,22 +256,25 @@ fn every_method_gives_the_bits_of_the_reference() {
 #[test]
 fn packing_saturates_at_both_ends() {
     struct Pack {
-        levels: [i32; GROUP],
+        levels: Pair<i32>,
         offset: i16,
     }
     impl Kernel for Pack {
-        type Output = [u8; GROUP];
+        type Output = [[u8; GROUP]; 2];
         #[inline(always)]
-        fn run<S: Simd>(self, simd: S) -> [u8; GROUP] {
-            let mut codes = [0; GROUP];
+        fn run<S: Simd>(self, simd: S) -> [[u8; GROUP]; 2] {
+            let mut codes = [[0; GROUP]; 2];
             simd.store_codes(&self.levels, self.offset, &mut codes);
             codes
         }
     }
     for level in levels_under_test() {
         for (first, offset) in [(-200, 127), (1900, -2048)] {
-            let levels: [i32; GROUP] = core::array::from_fn(|i| i as i32 * 20 + first);
-            let expected = levels.map(|level| (level + i32::from(offset)).clamp(0, 255) as u8);
+            let levels = [0, 1].map(|group| {
+                Aligned(core::array::from_fn(|i| (2 * i + group) as i32 * 10 + first))
+            });
+            let expected = levels
+                .map(|group| group.0.map(|level| (level + i32::from(offset)).clamp(0, 255) as u8));
             assert_eq!(level.run(Pack { levels, offset }), expected, "{}", level.name());
         }
     }
