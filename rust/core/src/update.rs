@@ -78,6 +78,41 @@ impl<E: Element> StatePart<'_, E> {
         Self { fresh: nothing(), codes: &[], scales: &[], full: nothing(), copy: nothing() };
 }
 
+/// A [`StatePart`], turn by turn. All that it has is of one length, which is that of the loop: so nothing
+/// is checked in there.
+struct Turns<'a, E: Element> {
+    fresh: &'a mut [Pair<f32>],
+    codes: &'a [[[u8; GROUP]; 2]],
+    scales: &'a [f32],
+    full: &'a mut [[[E::Compute; GROUP]; 2]],
+    copy: &'a mut [[[E; GROUP]; 2]],
+}
+
+impl<'a, E: Element> Turns<'a, E> {
+    const NONE: Self =
+        Self { fresh: nothing(), codes: &[], scales: &[], full: nothing(), copy: nothing() };
+
+    #[inline(always)]
+    fn of(
+        part: StatePart<'a, E>,
+        kind: Kind,
+        quantized: bool,
+        in_loop: bool,
+        n_turns: usize,
+    ) -> Self {
+        let mut turns = Self { scales: part.scales, ..Self::NONE };
+        match (kind, quantized) {
+            (Kind::Copy, _) => turns.copy = &mut pairs_mut(part.copy)[..n_turns],
+            (_, false) => turns.full = &mut pairs_mut(part.full)[..n_turns],
+            (_, true) => turns.fresh = &mut part.fresh[..n_turns],
+        }
+        if in_loop && kind != Kind::Copy {
+            turns.codes = &part.codes[..n_turns];
+        }
+        turns
+    }
+}
+
 /// How quantized states come into the loop.
 pub(crate) trait Decoding<S: Simd>: Copy {
     /// Whether from their codes, by [`Decoding::value`].
@@ -288,17 +323,30 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
     E: Element,
     D: Decoding<S>,
 {
-    let Part { param, grad, mut states } = part;
-    for (turn, (param, grad)) in pairs_mut(param).iter_mut().zip(pairs(grad)).enumerate() {
+    let (params, grads) = (pairs_mut(part.param), pairs(part.grad));
+    let n_turns = params.len();
+    let grads = &grads[..n_turns];
+    let mut states = [const { Turns::NONE }; N];
+    let mut from = part.states.into_iter();
+    for_each_state!(i of N {
+        if let Some(state) = from.next() {
+            states[i] = Turns::of(state, R::STATES[i].kind, QUANTIZED, D::IN_LOOP, n_turns);
+        }
+    });
+    let mut scales = [simd.splat(0.0); N];
+    for turn in 0..n_turns {
+        let (param, grad) = (&mut params[turn], &grads[turn]);
         prefetch_ahead(simd, param);
         prefetch_ahead(simd, grad);
-        let mut scales = [simd.splat(0.0); N];
+        let block_begins = peaks.n_left == peaks.turns_per_block;
         for_each_state!(i of N {
             if R::STATES[i].kind == Kind::Copy {
-                prefetch_ahead(simd, &pairs(states[i].copy)[turn]);
+                prefetch_ahead(simd, &states[i].copy[turn]);
             } else if QUANTIZED && D::IN_LOOP {
                 prefetch_ahead(simd, &states[i].codes[turn]);
-                scales[i] = simd.splat(states[i].scales[peaks.n_blocks]);
+                if block_begins {
+                    scales[i] = simd.splat(states[i].scales[peaks.n_blocks]);
+                }
             }
         });
         let mut new_params = [Aligned([E::Compute::default(); GROUP]); 2];
@@ -314,10 +362,10 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
                     let state = &states[i];
                     old[i] = match (R::STATES[i].kind, QUANTIZED) {
                         (Kind::Copy, _) => {
-                            E::load(simd, &pairs(state.copy)[turn][group], at)
+                            E::load(simd, &state.copy[turn][group], at)
                         }
                         (_, false) => {
-                            let full = &pairs(state.full)[turn][group];
+                            let full = &state.full[turn][group];
                             E::Compute::load(simd, full, at)
                         }
                         (_, true) => {
@@ -349,10 +397,10 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
                     let state = &mut states[i];
                     match (R::STATES[i].kind, QUANTIZED) {
                         (Kind::Copy, _) => {
-                            E::store(simd, new[i], &mut pairs_mut(state.copy)[turn][group], at);
+                            E::store(simd, new[i], &mut state.copy[turn][group], at);
                         }
                         (_, false) => {
-                            let full = &mut pairs_mut(state.full)[turn][group];
+                            let full = &mut state.full[turn][group];
                             E::Compute::store(simd, new[i], full, at);
                         }
                         (_, true) => {

@@ -243,12 +243,9 @@ impl Simd for Avx512 {
     fn load_high(self, from: &[u16; GROUP], at: usize) -> I32x16 {
         let from = part(from, at).as_ptr();
         // SAFETY: `from` points at 16 integers of 16 bits, any alignment; the token proves the features.
-        let from = unsafe { _mm512_castsi256_si512(_mm256_loadu_si256(from.cast())) };
-        I32x16(avx512!({
-            let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-            let high = 0xaaaa_aaaa;
-            _mm512_maskz_permutexvar_epi16(high, _mm512_slli_epi32::<16>(lanes), from)
-        }))
+        let from = unsafe { _mm256_loadu_si256(from.cast()) };
+        // One masked permutation of words would do, but the compiler makes the three of another of it.
+        I32x16(avx512!(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(from))))
     }
     #[inline(always)]
     fn store_high(self, value: I32x16, to: &mut [u16; GROUP], at: usize) {
