@@ -6,13 +6,12 @@
 //! through the same code in memory of our own: to compile the update twice would double the size of
 //! the library.
 //!
-//! The long chain of an update ends with a square root and a division, which take turns in one unit: 24
-//! of the cycles of a vector of AVX-512, where all the rest is 14. What else there is to do should be done
-//! meanwhile, if it finds room, in the registers and in the processor's window. With AVX-512 and a codec
-//! that is a formula it does: codes are decoded here, in the loop (a Xeon: 175 cycles for 64 elements
-//! of AdamW, and 200 otherwise). In all other cases they are decoded before, a batch at once, into where
-//! the fresh states will be: with AVX2's 16 registers, constants would be loaded again and again. And
-//! parameters of 16 bits are rounded after, two groups at once.
+//! The long chain of an update ends with a square root and a division, which take turns in one unit. What
+//! else there is to do should be done meanwhile, if it finds room, in the registers and in the processor's
+//! window. With AVX-512 and a codec that is a formula it does: codes are decoded here, in the loop (a
+//! Xeon: 175 cycles for 64 elements of AdamW where it was 200). Otherwise they are decoded before, a batch
+//! at once, into where the fresh states will be: with AVX2's 16 registers, constants would be loaded again
+//! and again. And parameters of 16 bits are rounded after, two groups at once.
 //!
 //! A step is bound by memory once the arithmetic is fast, and then the processor's own prefetching
 //! of five to seven interleaved streams is not enough: asking for all of them a few blocks ahead was

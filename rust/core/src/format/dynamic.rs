@@ -241,7 +241,7 @@ impl Grid for Dynamic {
         let threshold = simd.shift_right::<{ u32::BITS - FRACTION_BITS }>(threshold);
         let level = simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold));
         if !SIGNED {
-            return simd.keep_where_greater(level, value, simd.splat(0.0));
+            return level;
         }
         // The fraction of level 1 that a smaller magnitude has come must reach one, together with the
         // threshold, which is here put into the fraction bits of a float in [1, 2).

@@ -3,16 +3,16 @@
 //! Almost every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx2::detect`] has found the features.
 //!
-//! **The budget.** The loops of a step of AdamW have, for 8 elements, 64 instructions with the codec
-//! `minifloat` (19 decode both states, 22 update, 23 encode both) and 134 with `dynamic` (56, 21, 57); where
-//! batches and blocks of 256 begin and end are some 15 more. A core of Zen 3 starts six in a cycle, and
-//! three for each of two threads that share it, as on rented machines: there a step takes 27 and 47
+//! **The budget.** The loops of a step of AdamW have, for 8 elements, 60 instructions with the codec
+//! `minifloat` (18 decode both states, 21 update, 21 encode both) and 134 with `dynamic` (59, 21, 54); where
+//! batches and blocks of 256 begin and end are some ten more. A core of Zen 3 starts six in a cycle, and
+//! three for each of two threads that share it, as on rented machines: there a step takes 26 and 47
 //! cycles in the cache (`cargo bench -p optim8-core`), 9 of them to update, as long as the divider is
 //! busy. So it is the number of instructions that counts, those that only load or jump included: a
 //! quicker instruction to spread codes, which needs a load of its own, is no gain, and neither is decoding
 //! beside the divisions, since constants then have to be loaded for each vector.
 
-use super::{Aligned, F64Lanes, GROUP, Kernel, Pair, Simd, Table, opaque};
+use super::{Aligned, F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -317,8 +317,11 @@ impl Simd for Avx2 {
             let packed = self.pack(|at| self.load_i32(levels, at), offset);
             // As an integer, too, a float is above zero, and stays so when it saturates.
             let values = self.pack(|at| self.bits(self.load(values, at)), 0);
-            let least = avx2!(_mm256_min_epu8(values, _mm256_set1_epi8(opaque(1))));
-            self.store_packed(avx2!(_mm256_max_epu8(packed, least)), codes);
+            let packed = avx2!({
+                let zero = _mm256_cmpeq_epi8(values, _mm256_setzero_si256());
+                _mm256_andnot_si256(zero, _mm256_max_epu8(packed, _mm256_set1_epi8(1)))
+            });
+            self.store_packed(packed, codes);
         }
     }
     #[inline(always)]

@@ -4,11 +4,15 @@
 //! Every method but `decode` is a wrapper of a few intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx512::detect`] has found the features.
 //!
-//! **The budget.** A step of AdamW has, for 64 elements, 215 vector operations with the codec `minifloat`
-//! (67 decode both states, 62 update, 86 encode both) and 315 with `dynamic`; two units take them, so 108
-//! and 158 cycles are the least. The latter takes 230 on a Xeon (Emerald Rapids), in the cache.
+//! **The budget.** A step of AdamW has, for 64 elements, 173 vector operations with the codec `minifloat`
+//! (56 decode both states, 52 update, 65 encode both) and some 300 with `dynamic`; two units take them. Of
+//! the 52, four are square roots and four divisions: these take turns in a unit of their own, for 24 cycles
+//! a vector, and some ten places in the two others. On a Xeon (Emerald Rapids), in the cache, that makes 96
+//! cycles in which codes are decoded and parameters updated, 33 in which states are encoded, and some 20
+//! where batches begin and end. Tried without gain: to encode a block beside the update of the next one,
+//! turn by turn or in one piece; batches of another size than 1024 (half of it costs 14 cycles).
 
-use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table, opaque};
+use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;
 use core::arch::x86_64::*;
 use core::ops::{Add, Div, Mul, Sub};
@@ -349,8 +353,11 @@ impl Simd for Avx512 {
         let packed = self.pack(|i| self.load_i32(&levels[i / 2].0, i % 2), offset);
         // As an integer, too, a float is above zero, and stays so when it saturates.
         let values = self.pack(|i| self.bits(self.load(&values[i / 2].0, i % 2)), 0);
-        let least = avx512!(_mm512_min_epu8(values, _mm512_set1_epi8(opaque(1))));
-        self.store_packed(avx512!(_mm512_max_epu8(packed, least)), codes);
+        let packed = avx512!({
+            let above = _mm512_test_epi8_mask(values, values);
+            _mm512_maskz_max_epu8(above, packed, _mm512_set1_epi8(1))
+        });
+        self.store_packed(packed, codes);
     }
     #[inline(always)]
     fn lookup8(self, table: &[f32; 8], index: I32x16) -> F32x16 {

@@ -171,7 +171,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Packs two groups: `codes[i] = clamp(levels[i] + offset, 0, 255)`, for levels from -2^15 to
     /// 2^15 - 256 and offsets from -4096 to 255.
     fn store_codes(self, levels: &Pair<i32>, offset: i16, codes: &mut [[u8; GROUP]; 2]);
-    /// As [`Simd::store_codes`], but the least code of values, none of them negative, that are not zero is 1.
+    /// As [`Simd::store_codes`], for values none of which is negative: but the code of zero is 0, and that of
+    /// any other value at least 1.
     fn store_codes_of_positive(
         self,
         levels: &Pair<i32>,

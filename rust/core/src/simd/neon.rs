@@ -300,8 +300,11 @@ impl Simd for Neon {
                 let packed = self.pack(|i| self.load_i32(levels, 4 * half + i), offset);
                 // As an integer, too, a float is above zero, and stays so when it saturates.
                 let values = self.pack(|i| self.bits(self.load(values, 4 * half + i)), 0);
-                let least = neon!(vminq_u8(values, vdupq_n_u8(1)));
-                self.store_bytes(neon!(vmaxq_u8(packed, least)), codes);
+                let packed = neon!({
+                    let above = vtstq_u8(values, values);
+                    vandq_u8(above, vmaxq_u8(packed, vdupq_n_u8(1)))
+                });
+                self.store_bytes(packed, codes);
             }
         }
     }

@@ -111,7 +111,7 @@ impl Simd for Scalar {
         self.store_codes(levels, offset, codes);
         for (Aligned(values), codes) in values.iter().zip(codes) {
             for (at, code) in codes.iter_mut().enumerate() {
-                *code = (*code).max(u8::from(values[opaque(at)] > 0.0));
+                *code = if values[opaque(at)] > 0.0 { (*code).max(1) } else { 0 };
             }
         }
     }
