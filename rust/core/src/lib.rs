@@ -17,6 +17,7 @@
 mod alias;
 mod api;
 mod block;
+mod decoding;
 mod effect;
 mod element;
 mod error;

@@ -20,7 +20,7 @@ pub struct State {
 pub enum Kind {
     /// Numbers of either sign, which may be quantized.
     Signed,
-    /// Numbers that cannot be negative, which may be quantized.
+    /// Numbers that cannot be negative, nor -0, which may be quantized.
     Unsigned,
     /// A copy of the parameters, in their dtype, which is never quantized.
     Copy,

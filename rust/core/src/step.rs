@@ -13,6 +13,7 @@
 //! asked for, or another one is given to it, the passes work on a copy of a block (`effect.rs`).
 
 use crate::block::{MAX_BLOCKS, Scratch, blocks_in_batch};
+use crate::decoding::{Before, InLoop};
 use crate::effect::{Effect, Rooms};
 use crate::element::Element;
 use crate::format::Codec;
@@ -20,7 +21,7 @@ use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};
 use crate::rule::{Kind, Rule};
 use crate::simd::{GROUP, Kernel, Level, PAIR, Simd, pairs};
-use crate::update::{Before, InLoop, Part, StatePart, Sums, Tail, for_each_state, update_blocks};
+use crate::update::{Part, StatePart, Sums, Tail, for_each_state, update_blocks};
 use core::ops::{AddAssign, Range};
 
 /// How the blocks of a group of tensors are treated.
@@ -119,10 +120,8 @@ where
         let mut fresh: [Scratch<'_>; N] =
             core::array::from_fn(|_| each.next().expect("one for each state"));
         // Thresholds are not in the loop's other form, to have one less of it.
-        let in_loop = QUANTIZED
-            && S::DECODES_IN_LOOP
-            && self.options.codec.is_from_bits()
-            && self.param_stream.is_none();
+        let in_loop =
+            QUANTIZED && self.param_stream.is_none() && InLoop::<S>::suits(&self.options.codec);
         let mut tail = Tail::new();
         let mut peaks = [[0; MAX_BLOCKS]; N];
         let mut rooms = Rooms::new(effect, N);

@@ -8,18 +8,16 @@
 //!
 //! The long chain of an update ends with a square root and a division, which take turns in one unit. What
 //! else there is to do should be done meanwhile, if it finds room, in the registers and in the processor's
-//! window. With AVX-512 and a codec that is a formula it does: codes are decoded here, in the loop (a
-//! Xeon: 175 cycles for 64 elements of AdamW where it was 200). Otherwise they are decoded before, a batch
-//! at once, into where the fresh states will be: with AVX2's 16 registers, constants would be loaded again
-//! and again. And parameters of 16 bits are rounded after, two groups at once.
+//! window: that is so of decoding in some cases, which `decoding.rs` has. Parameters of 16 bits are rounded
+//! after, two groups at once.
 //!
 //! A step is bound by memory once the arithmetic is fast, and then the processor's own prefetching
 //! of five to seven interleaved streams is not enough: asking for all of them a few blocks ahead was
 //! the largest gain of all.
 
 use crate::block::{MAX_BLOCKS, magnitude_bits};
+use crate::decoding::Decoding;
 use crate::element::{Compute, Element, Lanes};
-use crate::format::{Formula, FromBits};
 use crate::rounding::ThresholdLanes;
 use crate::rule::{Kind, Rule};
 use crate::simd::{Aligned, GROUP, PAIR, Pair, Simd, pairs, pairs_mut, prefetch_ahead, vectors};
@@ -109,55 +107,6 @@ impl<'a, E: Element> Turns<'a, E> {
             turns.codes = &part.codes[..n_turns];
         }
         turns
-    }
-}
-
-/// How quantized states come into the loop.
-pub(crate) trait Decoding<S: Simd>: Copy {
-    /// Whether from their codes, by [`Decoding::value`].
-    const IN_LOOP: bool;
-
-    /// The values of the codes of vector `at` of a group, times a scale.
-    fn value(self, simd: S, signed: bool, scale: S::F32, codes: &[u8; GROUP], at: usize) -> S::F32;
-}
-
-/// Decoded before.
-#[derive(Clone, Copy)]
-pub(crate) struct Before;
-
-impl<S: Simd> Decoding<S> for Before {
-    const IN_LOOP: bool = false;
-
-    #[inline(always)]
-    fn value(self, _: S, _: bool, _: S::F32, _: &[u8; GROUP], _: usize) -> S::F32 {
-        unreachable!("they have been decoded")
-    }
-}
-
-/// By a formula.
-#[derive(Clone, Copy)]
-pub(crate) struct InLoop<S: Simd> {
-    signed: FromBits<S, true>,
-    unsigned: FromBits<S, false>,
-}
-
-impl<S: Simd> InLoop<S> {
-    #[inline(always)]
-    pub(crate) fn new(simd: S) -> Self {
-        Self { signed: FromBits::new(simd), unsigned: FromBits::new(simd) }
-    }
-}
-
-impl<S: Simd> Decoding<S> for InLoop<S> {
-    const IN_LOOP: bool = true;
-
-    #[inline(always)]
-    fn value(self, simd: S, signed: bool, scale: S::F32, codes: &[u8; GROUP], at: usize) -> S::F32 {
-        if signed {
-            self.signed.value(simd, scale, codes, at)
-        } else {
-            self.unsigned.value(simd, scale, codes, at)
-        }
     }
 }
 

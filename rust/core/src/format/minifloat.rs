@@ -22,9 +22,9 @@
 //! (`python -m benches fidelity`). Five bits of mantissa are better on the former and much worse on the
 //! latter, as fewer octaves are left; three, the other way around.
 
+use super::Decoder;
 use super::grid::{FRACTION_BITS, Grid};
 use super::linear::{a_little_more, n_levels, symmetric};
-use super::{Decoder, Formula};
 use crate::real::Real;
 use crate::simd::{GROUP, Pair, Simd, Table, opaque};
 
@@ -166,11 +166,10 @@ impl<S: Simd, const SIGNED: bool> FromBits<S, SIGNED> {
             minus_zero: simd.splat_i32(opaque(-ZERO)),
         }
     }
-}
 
-impl<S: Simd, const SIGNED: bool> Formula<S> for FromBits<S, SIGNED> {
+    /// The values of the codes of vector `at` of a group, times a scale.
     #[inline(always)]
-    fn value(self, simd: S, scale: S::F32, codes: &[u8; GROUP], at: usize) -> S::F32 {
+    pub(crate) fn value(self, simd: S, scale: S::F32, codes: &[u8; GROUP], at: usize) -> S::F32 {
         let code = simd.load_codes(codes, at);
         let level = if SIGNED { simd.add_i32(code, self.minus_zero) } else { code };
         let magnitude = if SIGNED { simd.abs_i32(level) } else { level };

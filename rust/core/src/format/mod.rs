@@ -78,12 +78,6 @@ pub(crate) trait Decoder<S: Simd>: Copy {
     fn decode(self, simd: S, scale: S::F32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>);
 }
 
-/// A decoder that needs no more than a vector at a time, and so can be part of another loop.
-pub(crate) trait Formula<S: Simd>: Copy {
-    /// The values of the codes of vector `at` of a group, times a scale.
-    fn value(self, simd: S, scale: S::F32, codes: &[u8; GROUP], at: usize) -> S::F32;
-}
-
 /// By a table, which every codec has.
 #[derive(Clone, Copy)]
 struct LookUp<'a>(&'a Table);

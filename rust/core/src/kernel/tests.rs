@@ -270,6 +270,28 @@ fn an_update_is_as_long_as_the_way_it_goes() {
 }
 
 #[test]
+fn states_that_cannot_be_negative_have_no_sign() {
+    // Their bits count as their magnitude (`update.rs`), so there must be no -0.
+    let grad = [0.0, -0.0, 5e-324, -5e-324, -1e-170, 1e-170, -1.0].repeat(4);
+    for rule in RULES {
+        let run = Run {
+            rule,
+            dtype: Dtype::Float64,
+            codec: None,
+            len: grad.len(),
+            skip_nonfinite: false,
+            stochastic_params: false,
+            effect: Effect::Write,
+        };
+        let (bits, _) = run.bits(Level::SCALAR, &[grad.clone(), grad.clone()]);
+        for (state, bits) in rule.states.iter().zip(&bits[1..]) {
+            let negative = bits.iter().any(|bits| bits >> 63 != 0);
+            assert!(state.kind != Kind::Unsigned || !negative, "{} {}", rule.name, state.name);
+        }
+    }
+}
+
+#[test]
 fn a_bad_gradient_stays_in_its_block_or_is_skipped() {
     for level in levels_under_test() {
         for bad in [f64::NAN, f64::INFINITY] {

@@ -119,7 +119,7 @@ pub(crate) trait Kernel {
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Elements in a vector.
     const LANES: usize;
-    /// Whether the loop of an update decodes, where the codec is a formula (`update.rs`).
+    /// Whether the loop of an update decodes, if the codec is a formula (`decoding.rs`).
     const DECODES_IN_LOOP: bool = false;
     /// float32 lanes.
     type F32: Real;
