@@ -5,7 +5,7 @@
 //! AVX-512 it is so (a Xeon: 175 cycles for 64 elements of AdamW, which took 200); with AVX2's 16
 //! registers constants would be loaded again and again (Zen 3: 57 instructions for 8 elements, in place of
 //! 45). A codec in the loop is one more form of the loop for every rule and dtype: so there is one only,
-//! the default.
+//! the default, for two dtypes.
 
 use crate::format::{Codec, FromBits};
 use crate::simd::{GROUP, Simd};

@@ -57,6 +57,9 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     type Compute: Compute;
     /// Whether it is narrower than that type, so that writing it is a computation of its own.
     const ROUNDED: bool = size_of::<Self>() < size_of::<Self::Compute>();
+    /// Whether there is a form of the update that decodes in its loop (`decoding.rs`). One more takes its
+    /// time to compile, so only the dtypes that most models have.
+    const DECODES_IN_LOOP: bool = false;
     /// The vector `at` of a group, exactly.
     fn load<S: Simd>(simd: S, from: &[Self; GROUP], at: usize) -> Lanes<Self, S>;
     /// Writes the vector `at` of a group, rounded to nearest even.
@@ -96,6 +99,7 @@ pub(crate) type Lanes<E, S> = <<E as Element>::Compute as Compute>::Lanes<S>;
 
 impl Element for f32 {
     type Compute = f32;
+    const DECODES_IN_LOOP: bool = true;
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &[f32; GROUP], at: usize) -> S::F32 {
         simd.load(from, at)
@@ -158,6 +162,7 @@ impl Compute for f64 {
 
 impl Element for bf16 {
     type Compute = f32;
+    const DECODES_IN_LOOP: bool = true;
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &[bf16; GROUP], at: usize) -> S::F32 {
         simd.with_bits(simd.load_high(group_bits(from), at))

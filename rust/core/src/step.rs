@@ -120,8 +120,10 @@ where
         let mut fresh: [Scratch<'_>; N] =
             core::array::from_fn(|_| each.next().expect("one for each state"));
         // Thresholds are not in the loop's other form, to have one less of it.
-        let in_loop =
-            QUANTIZED && self.param_stream.is_none() && InLoop::<S>::suits(&self.options.codec);
+        let in_loop = QUANTIZED
+            && E::DECODES_IN_LOOP
+            && self.param_stream.is_none()
+            && InLoop::<S>::suits(&self.options.codec);
         let mut tail = Tail::new();
         let mut peaks = [[0; MAX_BLOCKS]; N];
         let mut rooms = Rooms::new(effect, N);
