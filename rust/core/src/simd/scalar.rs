@@ -11,8 +11,6 @@ pub struct Scalar;
 
 impl Simd for Scalar {
     const LANES: usize = 1;
-    // So that the tests on any machine run this form of the loop.
-    const DECODES_IN_LOOP: bool = true;
     type F32 = f32;
     type I32 = i32;
     type F64 = f64;
