@@ -117,7 +117,7 @@ const fn nothing<'a, T>() -> &'a mut [T] {
 impl<E: Element, const N: usize> Part<'_, E, N> {
     /// Some of the elements; they begin with a turn.
     #[inline(always)]
-    fn slice<S: Simd, R: Rule<N>, D: Decoding<S>, const QUANTIZED: bool>(
+    fn slice<R: Rule<N>, const QUANTIZED: bool>(
         &mut self,
         elements: Range<usize>,
     ) -> Part<'_, E, N> {
@@ -131,10 +131,8 @@ impl<E: Element, const N: usize> Part<'_, E, N> {
                 (_, false, Some(from)) => part.full = &mut from.full[elements.clone()],
                 (_, true, Some(from)) => {
                     part.fresh = &mut from.fresh[elements.start / TURN..];
-                    if D::IN_LOOP {
-                        part.codes = &from.codes[elements.start / TURN..];
-                        part.scales = from.scales;
-                    }
+                    // Where there are any, the turns are whole, and these are all of them.
+                    (part.codes, part.scales) = (from.codes, from.scales);
                 }
             }
         });
@@ -178,7 +176,7 @@ pub(crate) fn update_blocks<
         // All whole turns, then the rest.
         let n_whole = (len - start) / TURN * TURN;
         let elements = start..if n_whole > 0 { start + n_whole } else { len };
-        let mut part = batch.slice::<S, R, D, QUANTIZED>(elements.clone());
+        let mut part = batch.slice::<R, QUANTIZED>(elements.clone());
         if n_whole == 0 {
             part = tail.take(part);
         }
@@ -193,7 +191,7 @@ pub(crate) fn update_blocks<
             sums,
         );
         if n_whole == 0 {
-            tail.give_back(batch.slice::<S, R, D, QUANTIZED>(elements.clone()));
+            tail.give_back(batch.slice::<R, QUANTIZED>(elements.clone()));
         }
         start = elements.end;
     }

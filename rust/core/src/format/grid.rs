@@ -18,7 +18,7 @@
 //! states of either sign may become zero, with the probability that keeps their expected value; but
 //! states that cannot be negative never do, unless they are zero: they are what an update divides
 //! by, and a second moment of zero beside a first moment that is not would throw a parameter off. Packing
-//! sees to this, where it costs one operation for four vectors.
+//! sees to this, where it takes half the operations that it would before.
 //!
 //! **The largest.** The largest magnitude of a block, divided by the scale, is 1 or 1 - 2^-24 (the
 //! reciprocal and the product are both rounded). Positions are a little high at the very top, so

@@ -209,8 +209,8 @@ mod tests {
             let first = Minifloat::constants(Scalar, true, false);
             let position = Minifloat::position::<_, true>(Scalar, &first, scale, factor(true));
             let at_most = |level: i32, last| (last..=last + 1).contains(&level);
-            let level = |position: i32, threshold: i32| {
-                (position + (threshold as u32 >> 13) as i32) >> SHIFT
+            let level = |position, threshold| {
+                Minifloat::at_random::<_, true>(Scalar, position, threshold, scale, 1.0)
             };
             assert!(level(position, 0) >= 127 && at_most(level(position, -1), 127));
             let first = Minifloat::constants(Scalar, false, false);
