@@ -38,6 +38,20 @@ def test_groups_by_name_and_module():
     ]
 
 
+@needs_names
+def test_embeddings_with_full_states_may_have_overrides_too():
+    model = Model()
+    overrides = {nn.Embedding: {"lr": 0.5}, "head.*": {"lr": 0.25}}
+    groups = optim8.param_groups(model, overrides, full_embeddings=True)
+    assert [(group["lr"], group.get("state_bits")) for group in groups if "lr" in group] == [
+        (0.5, 32),
+        (0.25, None),
+    ]
+    overrides[nn.Embedding]["state_bits"] = 8
+    groups = optim8.param_groups(model, overrides, full_embeddings=True)
+    assert all(group.get("state_bits", 8) == 8 for group in groups)
+
+
 def test_groups_survive_a_checkpoint():
     model = Model()
     groups = optim8.param_groups(model, {"norm.*": {"codec": "root"}}, full_embeddings=True)

@@ -56,9 +56,9 @@ def param_groups(
     ['1.bias'] {'weight_decay': 0.0}
     >>> optimizer = optim8.AdamW(optim8.param_groups(model, full_embeddings=True))
     """
-    chosen: dict[Selector, Mapping[str, Any]] = dict(overrides or {})
+    chosen: list[tuple[Selector, Mapping[str, Any]]] = [*(overrides or {}).items()]
     if full_embeddings:
-        chosen = {nn.Embedding: {"state_bits": 32}, **chosen}
+        chosen.insert(0, (nn.Embedding, {"state_bits": 32}))
     owners: dict[Tensor, list[nn.Module]] = {}
     for module in model.modules():
         for param in module.parameters(recurse=False):
@@ -69,7 +69,7 @@ def param_groups(
         if not param.requires_grad:
             continue
         options: dict[str, Any] = {}
-        for selector, values in chosen.items():
+        for selector, values in chosen:
             if _selects(selector, name, owners[param]):
                 options.update(values)
                 unused.discard(selector)
@@ -80,7 +80,7 @@ def param_groups(
         else:
             groups.append((options, [(name, param)]))
     if unused:
-        selector = next(selector for selector in chosen if selector in unused)
+        selector = next(selector for selector, _ in chosen if selector in unused)
         found = repr(selector) if isinstance(selector, str) else selector.__name__
         raise ValueError(f"overrides: {found} finds no parameter that requires a gradient")
     takes_names = torch.__version__ >= "2.6"
