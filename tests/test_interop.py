@@ -165,6 +165,38 @@ def test_there_and_back_to_bitsandbytes(name, kwargs, shape, device):
         torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.02 * wanted.abs().max().item())
 
 
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "Lion", "SGD"])
+@pytest.mark.filterwarnings("ignore")
+def test_weight_decay_goes_on_as_in_bitsandbytes(name):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    arguments = {"lr": 0.1, "weight_decay": 0.5, **({"momentum": 0.9} if name == "SGD" else {})}
+    theirs = getattr(bitsandbytes.optim, name)([tensor((300,)).requires_grad_()], **arguments)
+    step(theirs, 3)
+    param = theirs.param_groups[0]["params"][0]
+    ours = getattr(optim8, name)([param.detach().clone().requires_grad_()])
+    ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+    for optimizer in (ours, theirs):
+        step(optimizer, 3, seed=7)
+    torch.testing.assert_close(ours.param_groups[0]["params"][0], param, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "later"),
+    [("AdamW", {"amsgrad": True}), ("RMSprop", {"momentum": 0.9}), ("SGD", {"momentum": 0.9})],
+)
+def test_states_of_a_switch_go_to_torch_before_the_step_that_makes_them(name, later):
+    params = [tensor((50, 3)).requires_grad_()]
+    ours = getattr(optim8, name)(params)
+    theirs = getattr(torch.optim, name)([p.detach().clone().requires_grad_() for p in params])
+    step(ours, 2)
+    ours.param_groups[0].update(later)
+    theirs.load_state_dict(optim8.interop.to_torch_state_dict(ours))
+    theirs.param_groups[0]["params"][0].data.copy_(params[0])
+    for optimizer in (ours, theirs):
+        step(optimizer, 2, seed=5)
+    torch.testing.assert_close(params[0], theirs.param_groups[0]["params"][0])
+
+
 def test_flat_state_dicts_of_older_bitsandbytes():
     p = tensor((16, 512)).requires_grad_()
     ours = optim8.AdamW([p])
@@ -199,6 +231,10 @@ def test_flat_state_dicts_of_older_bitsandbytes():
 def test_names_of_bitsandbytes_are_answered_with_ours(name, instead):
     with pytest.raises(TypeError, match=rf"unexpected keyword argument '{name}': .*{instead}"):
         optim8.AdamW([torch.zeros(1)], **{name: 8})
+    with pytest.raises(
+        TypeError, match=rf"parameter group has an unexpected '{name}': .*{instead}"
+    ):
+        optim8.AdamW([{"params": [torch.zeros(1)], name: 8}])
 
 
 def test_what_bitsandbytes_lacks_stays():
@@ -213,6 +249,7 @@ def test_what_bitsandbytes_lacks_stays():
 
 REFUSED = [
     (optim8.Adam, {"maximize": True}),
+    (optim8.Adam, {"weight_decay": 0.1}),
     (optim8.Adam, {"amsgrad": True}),
     (optim8.SGD, {"momentum": 0.9, "nesterov": True}),
     (optim8.SGD, {"momentum": 0.9, "dampening": 0.5}),

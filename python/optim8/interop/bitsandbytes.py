@@ -4,7 +4,7 @@ It keeps the states of a parameter as `state1` and `state2`: float32, or bytes w
 (`absmax1`, `absmax2`) and codebooks (`qmap1`, `qmap2`); newer versions one level down, under a key
 of their own. Its blocks run through the whole tensor, and the codebook of `state1` has negative
 values even where the state has none. Where all states of a parameter have our blocks and codebooks
-their bytes are taken as they are; others are quantized anew.
+their bytes are taken as they are; others are quantized anew. Its Adam decays weights as AdamW does.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ def read_group(optimizer: Optim8Optimizer, group: Group) -> dict[str, Any]:
     name, theirs = type(optimizer).__name__, dict(group)
     if name in _FROM_BETAS and "betas" in theirs:
         theirs[_FROM_BETAS[name]] = float(theirs["betas"][0])
+    if name == "Adam":
+        theirs["decoupled_weight_decay"] = bool(theirs.get("weight_decay"))
     unknown = set(_ITS_KEYS) - optimizer.defaults.keys()
     # Unless another codec was asked for, codes stay what they are.
     return {**{k: v for k, v in theirs.items() if k not in unknown}, "codec": CODEC}
@@ -153,6 +155,11 @@ def _check_export(optimizer: Optim8Optimizer) -> None:
         )
     for group in optimizer.param_groups:
         rule = optimizer._rule(group)
+        if rule == "adam" and group["weight_decay"]:
+            raise TypeError(
+                f"to_bitsandbytes_state_dict: found weight_decay={group['weight_decay']!r} with "
+                "decoupled_weight_decay=False, expected True: bitsandbytes' Adam decays as AdamW"
+            )
         if rule not in _RULES:
             raise TypeError(
                 f"to_bitsandbytes_state_dict: found the rule {rule!r} of {name}, expected one of "

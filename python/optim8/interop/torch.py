@@ -59,6 +59,10 @@ def to_torch_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
             state = optimizer._create(rule, param, group)
         if not state:
             continue
+        full = dequantize(rule, param, group, state)
+        if counts and not full.keys() >= rule_states(rule).kinds.keys():
+            # A switch was thrown since the last step, and torch makes all states at the first one.
+            full = {**optimizer._create(rule, param, {**group, "state_bits": 32}), **full}
         scalars = {k: state[k].clone() for k in rule_states(rule).scalars if counts or k != "step"}
-        states[index] = {**scalars, **dequantize(rule, param, group, state)}
+        states[index] = {**full, **scalars}
     return {"state": {k: v for k, v in states.items() if v}, "param_groups": groups}

@@ -36,8 +36,10 @@ class Options(TypedDict, total=False):
     min_quantized_numel
         Tensors with fewer elements keep full states. Default 4096.
     nonfinite
-        "propagate" (default): a NaN or infinity in a gradient spoils its own block, as it would
-        the element in torch. "skip": such blocks are left as they were, and counted.
+        "propagate" (default): a NaN or infinity in a gradient, or a square that overflows (of
+        1.8e19 and more in float32), spoils its own block, as it would the element in torch; with
+        LAMB and LARS, which take its norm, the tensor. "skip": such blocks are left as they were,
+        and counted.
     seed
         Of all stochastic rounding, from 0 to 2**64 - 1. Default 0.
     """
@@ -128,3 +130,9 @@ def check_names(optimizer: str, options: Options) -> None:
         raise TypeError(
             f"{optimizer}.__init__() got an unexpected keyword argument {name!r}{instead}"
         )
+
+
+def check_group_names(group: Group) -> None:
+    """Raise for a name of bitsandbytes in a group, where any other may stand."""
+    for name in group.keys() & _INSTEAD.keys():
+        raise TypeError(f"parameter group has an unexpected {name!r}: {_INSTEAD[name]}")
