@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
+from optim8 import state as states
 from optim8.optim._base import Optim8Optimizer
 from optim8.optim._check import check_lr, check_not_negative
 from optim8.optim._options import Group, Options
@@ -103,6 +104,27 @@ class Adagrad(Optim8Optimizer):
     @staticmethod
     def _rule(group: Group) -> str:
         return "adagrad"
+
+    def share_memory(self) -> None:
+        """Move all states to shared memory, where processes that train together write to them.
+
+        Those that do not exist yet are made.
+
+        Examples
+        --------
+        >>> import optim8, torch
+        >>> model = torch.nn.Linear(64, 64).share_memory()
+        >>> optimizer = optim8.Adagrad(model.parameters())
+        >>> optimizer.share_memory()
+        >>> optimizer.state[model.weight]["sum_codes"].is_shared()
+        True
+        """
+        for _, param, group, _ in states.parameters(self.param_groups):
+            state = self.state[param]
+            if not state:
+                state.update(self._create(self._rule(group), param, group))
+            for value in state.values():
+                value.share_memory_()
 
     @staticmethod
     def _initial(group: Group) -> dict[str, float]:
