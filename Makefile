@@ -46,7 +46,7 @@ test-rust: $(DEPENDENCIES) ## rustfmt, clippy, and the tests of the Rust core
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	if cargo nextest --version >/dev/null 2>&1; then \
-		cargo nextest run --locked --workspace && cargo test --locked --workspace --doc; \
+		cargo nextest run --locked --workspace; \
 	else \
 		cargo test --locked --workspace; \
 	fi

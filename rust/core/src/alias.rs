@@ -53,11 +53,12 @@ fn elements_meet(a: &Tensor, b: &Tensor) -> bool {
     let (a_range, b_range) = (a.addresses(), b.addresses());
     let meeting = a_range.start.max(b_range.start)..a_range.end.min(b_range.end);
     let bytes_of = |tensor: &Tensor, f: &mut dyn FnMut(usize)| {
-        tensor.for_each_address(0..tensor.n_elements(), |address| {
-            let address = address as usize;
-            (address..address + tensor.dtype().size())
-                .filter(|byte| meeting.contains(byte))
-                .for_each(|byte| f(byte - meeting.start));
+        tensor.for_each_run(0..tensor.n_elements(), |run| {
+            for address in run.addresses().map(|address| address as usize) {
+                (address..address + tensor.dtype().size())
+                    .filter(|byte| meeting.contains(byte))
+                    .for_each(|byte| f(byte - meeting.start));
+            }
         });
     };
     let mut used = vec![false; meeting.len()];
@@ -67,17 +68,22 @@ fn elements_meet(a: &Tensor, b: &Tensor) -> bool {
     met
 }
 
-/// Whether two tensors lie apart as columns do: all of their elements are some number of bytes from the
-/// first one's first, modulo a common divisor of all strides, and these numbers do not meet.
+/// Whether two tensors lie apart as columns do, or ranges of them: modulo some period, such as the length
+/// of the buffer's rows, all elements of one are in one place and those of the other in another. The
+/// period is what divides the largest distances between elements, some of them or all.
 fn lie_apart(a: &Tensor, b: &Tensor) -> bool {
-    let period = gcd(a.stride_divisor(), b.stride_divisor());
-    if period == 0 {
-        return false;
-    }
-    let (a_size, b_size) = (a.dtype().size(), b.dtype().size());
-    let apart = (b.first_address().wrapping_sub(a.first_address()) as isize)
-        .rem_euclid(period as isize) as usize;
-    a_size <= apart && apart + b_size <= period
+    let mut distances: Vec<usize> = a.distances().chain(b.distances()).collect();
+    distances.sort_unstable_by(|a, b| b.cmp(a));
+    let mut period = 0;
+    distances.into_iter().any(|distance| {
+        period = gcd(period, distance);
+        if period == 0 {
+            return false;
+        }
+        let (a, b) = (a.addresses_modulo(period), b.addresses_modulo(period));
+        let apart = (b.start.wrapping_sub(a.start) as isize).rem_euclid(period as isize) as usize;
+        a.len() <= apart && apart + b.len() <= period
+    })
 }
 
 #[cfg(test)]

@@ -292,8 +292,9 @@ fn load_group<S: Simd, E: Element>(
     let mut peak = simd.splat_i32(0);
     for at in 0..GROUP / S::LANES {
         let value = E::Compute::to_f32(simd, E::load(simd, values, at));
+        // A NaN stays, and of zeros the sign does not.
+        let value = if signed { value } else { simd.splat(0.0).max(value).abs() };
         peak = simd.max_u32(peak, magnitude_bits(simd, value));
-        let value = if signed { value } else { value.max(simd.splat(0.0)) };
         simd.store(value, to, at);
     }
     peak

@@ -6,16 +6,12 @@
 //! here. A block stays in the cache, so this costs no memory that grows with a tensor.
 //!
 //! Numbers narrower than those of the arithmetic would be rounded before their update is measured, which
-//! may be all of it. So a chunk of them is stepped as a copy in the wider type, and rounded once.
+//! may be all of it: they come here in the wider type (`wide.rs`).
 
 use crate::block::padded;
 use crate::element::Element;
-use crate::layout::Layout;
 use crate::real::Real;
-use crate::rounding::Stream;
 use crate::simd::{GROUP, Kernel, Level, Simd};
-use crate::update::round_group;
-use core::ops::Range;
 
 /// What becomes of the updates of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -146,58 +142,6 @@ impl<E: Element> Kernel for Scale<'_, E> {
                 E::store(simd, step.mul_add(step.like(self.factor), start), &mut from, at);
             }
             elements.copy_from_slice(&from[..elements.len()]);
-        }
-    }
-}
-
-/// Elements in the type of their arithmetic.
-pub(crate) struct Widen<'a, E> {
-    pub(crate) from: &'a [E],
-}
-
-impl<E: Element> Kernel for Widen<'_, E> {
-    type Output = Vec<E::Compute>;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> Self::Output {
-        let mut wide = vec![E::Compute::default(); self.from.len().next_multiple_of(GROUP)];
-        for (from, to) in self.from.chunks(GROUP).zip(wide.as_chunks_mut().0) {
-            let from = padded(from, E::default());
-            for at in 0..GROUP / S::LANES {
-                E::Compute::store(simd, E::load(simd, &from, at), to, at);
-            }
-        }
-        wide.truncate(self.from.len());
-        wide
-    }
-}
-
-/// Writes elements from the type of their arithmetic, rounded as a step would.
-pub(crate) struct Round<'a, E: Element> {
-    pub(crate) from: &'a [E::Compute],
-    pub(crate) to: &'a mut [E],
-    pub(crate) layout: Layout,
-    pub(crate) blocks: Range<usize>,
-    pub(crate) stream: Option<Stream>,
-}
-
-impl<E: Element> Kernel for Round<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let origin = self.layout.elements(self.blocks.clone()).start;
-        for block in self.blocks {
-            let elements = self.layout.block(block);
-            let elements = elements.start - origin..elements.end - origin;
-            let mut thresholds = self.stream.map(|stream| stream.block(block).lanes(simd));
-            let groups = self.from[elements.clone()].chunks(GROUP);
-            for (group, (from, to)) in groups.zip(self.to[elements].chunks_mut(GROUP)).enumerate() {
-                let from = padded(from, E::Compute::default());
-                let mut rounded = [E::default(); GROUP];
-                round_group(simd, &from, group, thresholds.as_mut(), &mut rounded);
-                to.copy_from_slice(&rounded[..to.len()]);
-            }
         }
     }
 }

@@ -57,6 +57,9 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     type Compute: Compute;
     /// Whether it is narrower than that type, so that writing it is a computation of its own.
     const ROUNDED: bool = size_of::<Self>() < size_of::<Self::Compute>();
+    /// Whether models have it so often that a step is compiled for it. Another goes by way of the type of
+    /// its arithmetic, a chunk at a time.
+    const COMMON: bool = true;
     /// Whether there is a form of the update that decodes in its loop (`decoding.rs`). One more takes its
     /// time to compile, so only the dtypes that most models have.
     const DECODES_IN_LOOP: bool = false;
@@ -88,6 +91,8 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
 pub(crate) trait Compute: Element<Compute = Self> {
     /// Its vectors.
     type Lanes<S: Simd>: Real;
+    /// The largest number.
+    const LARGEST: f64;
     /// From float32, exactly.
     fn from_f32<S: Simd>(simd: S, value: S::F32) -> Self::Lanes<S>;
     /// To float32, rounded to nearest even.
@@ -119,6 +124,7 @@ impl Element for f32 {
 
 impl Compute for f32 {
     type Lanes<S: Simd> = S::F32;
+    const LARGEST: f64 = f32::MAX as f64;
     #[inline(always)]
     fn from_f32<S: Simd>(_simd: S, value: S::F32) -> S::F32 {
         value
@@ -150,6 +156,7 @@ impl Element for f64 {
 
 impl Compute for f64 {
     type Lanes<S: Simd> = S::F64;
+    const LARGEST: f64 = f64::MAX;
     #[inline(always)]
     fn from_f32<S: Simd>(simd: S, value: S::F32) -> S::F64 {
         simd.widen(value)
@@ -208,6 +215,7 @@ impl Element for bf16 {
 
 impl Element for f16 {
     type Compute = f32;
+    const COMMON: bool = false;
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &[f16; GROUP], at: usize) -> S::F32 {
         simd.load_f16(group_bits(from), at)

@@ -45,6 +45,9 @@ pub enum Error {
     #[error("{tensor}: must be contiguous, found strides {found:?} for shape {shape:?}")]
     NotContiguous { tensor: String, found: Vec<isize>, shape: Vec<usize> },
 
+    #[error("{tensor}: must begin at a multiple of {size} bytes, found address {found:#x}")]
+    Unaligned { tensor: String, found: usize, size: usize },
+
     #[error(
         "{tensor}: null data pointer for {n_elements} elements, as of a tensor without memory of its own (DTensor, for one), which is not supported"
     )]

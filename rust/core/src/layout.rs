@@ -2,7 +2,7 @@
 //!
 //! A tensor is cut into blocks of `block_size` consecutive elements of its row-major order, and each
 //! block has one scale. If each slice along dimension 0 has at least `block_size` elements, blocks
-//! start afresh at every slice: then a state that is sharded along dimension 0 is the same bytes at
+//! start afresh at every slice: then a state that is sharded along dimension 0 has the same blocks at
 //! any number of shards, and a row of an embedding has scales of its own. Otherwise blocks run
 //! through the whole tensor. The last block of a slice, or of the tensor, may be short.
 

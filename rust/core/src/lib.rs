@@ -3,9 +3,9 @@
 //! The crate computes; it keeps nothing, knows no Python and does no I/O. Read it from the bottom:
 //!
 //! ```text
-//! error <- simd <- element <- rounding <- format <- block <- effect <-+
-//!        real <-+                            layout <-----------------+- update <- step <- kernel <- rules <- api
-//!             ^------------------------------------- rule <-----------+           -> plan, pool, alias, tensor
+//! error <- simd <- element <- rounding <- format <- block <- effect, wide <-+
+//!        real <-+                     decoding <-+  layout <---------------+- update <- step <- kernel <- rules <- api
+//!             ^------------------------------------- rule <----------------+           -> plan, pool, alias, tensor
 //! ```
 //!
 //! - [`Layout`]: where blocks begin and end.
@@ -34,6 +34,7 @@ mod simd;
 mod step;
 mod tensor;
 mod update;
+mod wide;
 
 pub use api::{
     QuantizeCall, StepGroup, StepTensors, check_step, dequantize, quantize, step, step_lengths,

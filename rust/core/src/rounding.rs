@@ -18,8 +18,9 @@
 //! Fractions are in units of 2^-32, so that what exceeds one is dropped by itself, and a codec shifts one
 //! to where it needs it.
 //!
-//! Nothing else enters: the same bits for any number of threads, order of blocks, instruction set
-//! and world size, and again when a run is resumed.
+//! Nothing else enters: the same bits for any number of threads, order of blocks and instruction set, on
+//! every replica, and again when a run is resumed. A shard counts blocks from its own first one, so
+//! thresholds do depend on how a tensor is sharded.
 
 use crate::simd::{Aligned, GROUP, Simd};
 

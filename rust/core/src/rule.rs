@@ -119,7 +119,7 @@ impl Descent {
     /// The gradient, negated to maximize, and with coupled weight decay in it.
     #[inline(always)]
     pub(crate) fn gradient<T: Real>(&self, param: T, grad: T) -> T {
-        param.mul_add(param.like(self.coupled), grad * grad.like(self.direction))
+        decayed(grad * grad.like(self.direction), param, self.coupled)
     }
 
     /// The parameter after decoupled weight decay.
@@ -127,6 +127,12 @@ impl Descent {
     pub(crate) fn shrunk<T: Real>(&self, param: T) -> T {
         param * param.like(self.shrink)
     }
+}
+
+/// `value` with weight decay in it. Without decay the parameter does not enter, as it may be infinite.
+#[inline(always)]
+pub(crate) fn decayed<T: Real>(value: T, param: T, weight_decay: f64) -> T {
+    if weight_decay == 0.0 { value } else { param.mul_add(param.like(weight_decay), value) }
 }
 
 /// The moving average `decay * average + (1 - decay) * value`.

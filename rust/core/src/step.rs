@@ -15,7 +15,7 @@
 use crate::block::{MAX_BLOCKS, Scratch, blocks_in_batch};
 use crate::decoding::{Before, InLoop};
 use crate::effect::{Effect, Rooms};
-use crate::element::Element;
+use crate::element::{Compute, Element};
 use crate::format::Codec;
 use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};
@@ -90,8 +90,6 @@ where
     pub(crate) grad: &'a [E],
     pub(crate) states: [StateBlocks<'a, E>; N],
     pub(crate) effect: Effect,
-    /// The thresholds of the parameters, if they are rounded stochastically.
-    pub(crate) param_stream: Option<Stream>,
 }
 
 impl<R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool> Kernel
@@ -109,21 +107,14 @@ where
         // Narrow elements come here in the wider type if there is another effect (`kernel/mod.rs`).
         let effect = if MEASURE || E::ROUNDED { Effect::Write } else { self.effect };
         let block_size = self.layout.block_size();
-        // What is summed up, skipped, or rounded at random by blocks, goes block by block.
-        let alone = MEASURE
-            || effect != Effect::Write
-            || self.options.skip_nonfinite
-            || self.param_stream.is_some();
+        // What is summed up or skipped by blocks goes block by block.
+        let alone = MEASURE || effect != Effect::Write || self.options.skip_nonfinite;
         let n_most = if alone { 1 } else { blocks_in_batch(block_size) };
         let mut memory = Scratch::memory(N, block_size, self.param.len());
         let mut each = Scratch::each(&mut memory, N, block_size);
         let mut fresh: [Scratch<'_>; N] =
             core::array::from_fn(|_| each.next().expect("one for each state"));
-        // Thresholds are not in the loop's other form, to have one less of it.
-        let in_loop = QUANTIZED
-            && E::DECODES_IN_LOOP
-            && self.param_stream.is_none()
-            && InLoop::<S>::suits(&self.options.codec);
+        let in_loop = QUANTIZED && E::DECODES_IN_LOOP && InLoop::<S>::suits(&self.options.codec);
         let mut tail = Tail::new();
         let mut peaks = [[0; MAX_BLOCKS]; N];
         let mut rooms = Rooms::new(effect, N);
@@ -132,7 +123,7 @@ where
         for (indices, elements) in layout.batches(self.blocks.clone(), n_most) {
             let first_block = self.blocks.start + indices.start;
             let grad = &self.grad[elements.clone()];
-            if self.options.skip_nonfinite && !grad.iter().all(|&value| value.is_finite()) {
+            if self.options.skip_nonfinite && !grad.iter().all(|&value| fits(value, QUANTIZED)) {
                 outcome.skipped += 1;
                 continue;
             }
@@ -166,29 +157,21 @@ where
             });
             let part = Part { param, grad, states };
             let mut sums: Sums<E::Compute> = [[E::Compute::default(); GROUP]; 2];
-            // With `None` as a constant there is no trace of thresholds in what it compiles to.
-            match self.param_stream {
-                Some(stream) if E::STOCHASTIC => {
-                    let thresholds = Some(&mut stream.block(first_block).lanes(simd));
-                    update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(
-                        simd, &rule, Before, part, block_size, thresholds, &mut sums, &mut tail,
-                        &mut peaks,
-                    );
-                }
-                _ if in_loop => update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(
+            if in_loop {
+                update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(
                     simd,
                     &rule,
                     InLoop::new(simd),
                     part,
                     block_size,
-                    None,
                     &mut sums,
                     &mut tail,
                     &mut peaks,
-                ),
-                _ => update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(
-                    simd, &rule, Before, part, block_size, None, &mut sums, &mut tail, &mut peaks,
-                ),
+                );
+            } else {
+                update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(
+                    simd, &rule, Before, part, block_size, &mut sums, &mut tail, &mut peaks,
+                );
             }
             if MEASURE {
                 for (total, sums) in outcome.sums.iter_mut().zip(sums) {
@@ -234,6 +217,14 @@ where
             }
         }
     }
+}
+
+/// Whether a gradient is finite, and so is its square, which second moments are made of, where they are
+/// kept.
+#[inline(always)]
+fn fits<E: Element>(grad: E, quantized: bool) -> bool {
+    let largest = if quantized { f64::from(f32::MAX) } else { E::Compute::LARGEST };
+    grad.to_f64().abs() <= largest.sqrt()
 }
 
 /// Whether a state of a rule may be negative.

@@ -145,10 +145,12 @@ impl Tensor {
         if self.is_slice() {
             return Ok(());
         }
-        Err(Error::NotContiguous {
-            tensor: self.name.to_string(),
-            found: self.strides.as_deref().unwrap_or_default().to_vec(),
-            shape: self.shape.to_vec(),
+        let tensor = self.name.to_string();
+        Err(match &self.strides {
+            Some(strides) => {
+                Error::NotContiguous { tensor, found: strides.to_vec(), shape: self.shape.to_vec() }
+            }
+            None => Error::Unaligned { tensor, found: self.data as usize, size: self.dtype.size() },
         })
     }
 
@@ -199,19 +201,23 @@ impl Tensor {
         start.wrapping_add_signed(low * bytes)..start.wrapping_add_signed((high + 1) * bytes)
     }
 
-    /// The address of the first element.
-    pub(crate) fn first_address(&self) -> usize {
-        self.data as usize
+    /// The distances in bytes between elements along each dimension.
+    pub(crate) fn distances(&self) -> impl Iterator<Item = usize> {
+        self.merged_dims().into_iter().map(|(_, stride)| stride.unsigned_abs())
     }
 
-    /// What divides the distances in bytes between elements; 0 if there is one element.
-    pub(crate) fn stride_divisor(&self) -> usize {
-        let size = self.dtype.size();
-        let Some(strides) = &self.strides else {
-            return if self.n_elements() > 1 { size } else { 0 };
-        };
-        let moving = strides.iter().zip(&*self.shape).filter(|&(_, &len)| len > 1);
-        moving.fold(0, |divisor, (stride, _)| gcd(divisor, stride.unsigned_abs() * size))
+    /// The addresses from the first byte to the last, where only those dimensions count whose stride is no
+    /// multiple of `period` bytes.
+    pub(crate) fn addresses_modulo(&self, period: usize) -> Range<usize> {
+        let (mut low, mut high) = (0, self.dtype.size() as isize);
+        for (len, stride) in self.merged_dims() {
+            if stride.unsigned_abs() % period != 0 {
+                let reach = stride * (len as isize - 1);
+                if reach < 0 { low += reach } else { high += reach }
+            }
+        }
+        let start = self.data as usize;
+        start.wrapping_add_signed(low)..start.wrapping_add_signed(high)
     }
 
     /// Whether the elements lie one after the other in row-major order.
@@ -283,10 +289,10 @@ impl Tensor {
     /// As [`Tensor::read`].
     unsafe fn copy<E: Element>(&self, range: Range<usize>) -> Vec<E> {
         let mut copy = Vec::with_capacity(range.len());
-        self.for_each_address(range, |address| {
+        self.for_each_run(range, |run| {
             // SAFETY: the addresses are those of elements within the tensor, which the maker
             // promised may be read at any alignment.
-            copy.push(unsafe { address.cast::<E>().read_unaligned() });
+            copy.extend(run.addresses().map(|at| unsafe { at.cast::<E>().read_unaligned() }));
         });
         copy
     }
@@ -313,46 +319,85 @@ impl Tensor {
         if !writes {
             return result;
         }
-        let mut copy = copy.into_iter();
-        self.for_each_address(range, |address| {
-            let value = copy.next().expect("one for each address");
-            // SAFETY: the addresses are those of elements within the tensor, which the caller
-            // promises nothing else uses and the maker promised may be written at any alignment.
-            unsafe { address.cast::<E>().write_unaligned(value) }
+        let mut rest = &*copy;
+        self.for_each_run(range, |run| {
+            let (values, others) = rest.split_at(run.len);
+            rest = others;
+            for (&value, at) in values.iter().zip(run.addresses()) {
+                // SAFETY: the addresses are those of elements within the tensor, which the caller
+                // promises nothing else uses and the maker promised may be written at any alignment.
+                unsafe { at.cast::<E>().write_unaligned(value) }
+            }
         });
         result
     }
 
-    /// The addresses of elements in row-major order.
-    pub(crate) fn for_each_address(&self, range: Range<usize>, mut f: impl FnMut(*mut u8)) {
-        let size = self.dtype.size() as isize;
-        let Some(strides) = &self.strides else {
-            for element in range {
-                f(self.data.wrapping_offset(element as isize * size));
-            }
+    /// Calls `f` with elements in row-major order, in runs as long as the strides allow.
+    pub(crate) fn for_each_run(&self, range: Range<usize>, mut f: impl FnMut(Run)) {
+        if range.is_empty() {
             return;
-        };
-        // An odometer: the index along each dimension, the last one turning fastest.
-        let mut index = vec![0; self.shape.len()];
-        let mut rest = range.start;
-        for (dim, &len) in self.shape.iter().enumerate().rev() {
-            index[dim] = rest % len.max(1);
-            rest /= len.max(1);
         }
-        let mut offset: isize =
-            index.iter().zip(&**strides).map(|(&i, &stride)| i as isize * stride).sum();
-        for _ in range {
-            f(self.data.wrapping_offset(offset * size));
-            for dim in (0..index.len()).rev() {
-                index[dim] += 1;
-                offset += strides[dim];
-                if index[dim] < self.shape[dim] {
+        let mut dims = self.merged_dims();
+        let (run_len, step) = dims.pop().unwrap_or((1, 0));
+        // An odometer: the index along each dimension but the last, the last of them turning fastest.
+        let mut index = vec![0; dims.len()];
+        let mut offset = 0;
+        let mut n_before = range.start / run_len;
+        for (index, &(len, stride)) in index.iter_mut().zip(&dims).rev() {
+            *index = n_before % len;
+            n_before /= len;
+            offset += *index as isize * stride;
+        }
+        let mut element = range.start;
+        while element < range.end {
+            let at = element % run_len;
+            let len = (run_len - at).min(range.end - element);
+            f(Run { start: self.data.wrapping_offset(offset + at as isize * step), step, len });
+            element += len;
+            for (index, &(len, stride)) in index.iter_mut().zip(&dims).rev() {
+                *index += 1;
+                offset += stride;
+                if *index < len {
                     break;
                 }
-                offset -= strides[dim] * index[dim] as isize;
-                index[dim] = 0;
+                offset -= stride * len as isize;
+                *index = 0;
             }
         }
+    }
+
+    /// Length and stride in bytes of each dimension, without those of one element, and with those in one
+    /// that are stepped through as one.
+    fn merged_dims(&self) -> SmallVec<[(usize, isize); 4]> {
+        let size = self.dtype.size() as isize;
+        let Some(strides) = &self.strides else {
+            return SmallVec::from_slice(&[(self.n_elements(), size)]);
+        };
+        let mut dims = SmallVec::<[(usize, isize); 4]>::new();
+        for (&len, stride) in self.shape.iter().zip(strides).filter(|&(&len, _)| len != 1) {
+            let stride = stride * size;
+            match dims.last_mut() {
+                Some(outer) if outer.1 == stride * len as isize => *outer = (outer.0 * len, stride),
+                _ => dims.push((len, stride)),
+            }
+        }
+        dims
+    }
+}
+
+/// Elements at equal distances.
+#[derive(Clone, Copy)]
+pub(crate) struct Run {
+    start: *mut u8,
+    /// Bytes from each to the next.
+    step: isize,
+    len: usize,
+}
+
+impl Run {
+    /// The address of each.
+    pub(crate) fn addresses(self) -> impl ExactSizeIterator<Item = *mut u8> {
+        (0..self.len).map(move |i| self.start.wrapping_offset(i as isize * self.step))
     }
 }
 
@@ -375,7 +420,37 @@ fn is_row_major(shape: &[usize], strides: &[isize]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_row_major;
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_are_the_elements_in_row_major_order(
+            dims in prop::collection::vec((1_usize..5, prop::sample::select(vec![-8, -2, 1, 2, 3, 6])), 0..4),
+            ends in any::<[prop::sample::Index; 2]>(),
+        ) {
+            let mut memory = [0_u16; 256];
+            let shape: Shape = dims.iter().map(|dim| dim.0).collect();
+            let strides: Strides = dims.iter().map(|dim| dim.1).collect();
+            let first = memory[128..].as_mut_ptr();
+            // SAFETY: all elements are within the memory, and nobody reads or writes it.
+            let tensor = unsafe {
+                Tensor::new(Name::Plain("view"), Dtype::Float16, first.cast(), shape, Some(strides))
+            }
+            .expect("memory");
+            let expected = dims.iter().fold(vec![first], |all, &(len, stride)| {
+                let along = |at: *mut u16| (0..len as isize).map(move |i| at.wrapping_offset(i * stride));
+                all.into_iter().flat_map(along).collect()
+            });
+            let mut ends = ends.map(|end| end.index(expected.len() + 1));
+            ends.sort_unstable();
+            let mut found = vec![];
+            tensor.for_each_run(ends[0]..ends[1], |run| {
+                found.extend(run.addresses().map(|at| at.cast::<u16>()));
+            });
+            prop_assert_eq!(&found, &expected[ends[0]..ends[1]]);
+        }
+    }
 
     #[test]
     fn row_major_is_what_torch_calls_contiguous() {

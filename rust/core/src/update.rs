@@ -18,7 +18,6 @@
 use crate::block::{MAX_BLOCKS, magnitude_bits};
 use crate::decoding::Decoding;
 use crate::element::{Compute, Element, Lanes};
-use crate::rounding::ThresholdLanes;
 use crate::rule::{Kind, Rule};
 use crate::simd::{Aligned, GROUP, PAIR, Pair, Simd, pairs, pairs_mut, prefetch_ahead, vectors};
 use core::ops::Range;
@@ -159,7 +158,6 @@ pub(crate) fn update_blocks<
     decoding: D,
     mut batch: Part<'_, E, N>,
     block_size: usize,
-    mut thresholds: Option<&mut ThresholdLanes<S>>,
     sums: &mut Sums<E::Compute>,
     tail: &mut Tail<E, N>,
     largest: &mut [[u32; MAX_BLOCKS]; N],
@@ -186,7 +184,6 @@ pub(crate) fn update_blocks<
             decoding,
             part,
             elements.clone(),
-            thresholds.as_deref_mut(),
             &mut peaks,
             sums,
         );
@@ -260,7 +257,6 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
     decoding: D,
     part: Part<'_, E, N>,
     elements: Range<usize>,
-    mut thresholds: Option<&mut ThresholdLanes<S>>,
     peaks: &mut Peaks<'_, S, N>,
     sums: &mut Sums<E::Compute>,
 ) where
@@ -370,46 +366,14 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
             }
         }
         if E::ROUNDED && !MEASURE {
-            let first = elements.start / GROUP + 2 * turn;
-            store_rounded::<S, E>(simd, &new_params, first, &mut thresholds, param);
+            for (Aligned(values), param) in new_params.iter().zip(param) {
+                for at in vectors::<S>() {
+                    E::store(simd, E::Compute::load(simd, values, at), param, at);
+                }
+            }
         }
         if QUANTIZED && !MEASURE {
             peaks.end_turn(simd);
-        }
-    }
-}
-
-/// Writes the parameters of a turn, whose first group is group `first` of its block.
-#[inline(always)]
-fn store_rounded<S: Simd, E: Element>(
-    simd: S,
-    values: &Pair<E::Compute>,
-    first: usize,
-    thresholds: &mut Option<&mut ThresholdLanes<S>>,
-    params: &mut [[E; GROUP]; 2],
-) {
-    for (group, (Aligned(values), params)) in values.iter().zip(params).enumerate() {
-        round_group(simd, values, first + group, thresholds.as_deref_mut(), params);
-    }
-}
-
-/// Writes group `group` of a block, rounded by thresholds or to nearest.
-#[inline(always)]
-pub(crate) fn round_group<S: Simd, E: Element>(
-    simd: S,
-    values: &[E::Compute; GROUP],
-    group: usize,
-    mut thresholds: Option<&mut ThresholdLanes<S>>,
-    to: &mut [E; GROUP],
-) {
-    for at in vectors::<S>() {
-        let value = E::Compute::load(simd, values, at);
-        match &mut thresholds {
-            Some(lanes) => {
-                let threshold = lanes.next(group, at);
-                E::store_stochastically(simd, value, threshold, to, at);
-            }
-            None => E::store(simd, value, to, at),
         }
     }
 }

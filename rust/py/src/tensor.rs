@@ -50,9 +50,7 @@ impl Torch {
         let described = self.exchange.as_ref().and_then(|torch| torch.describe(tensor, name));
         let described = described.map_or_else(|| self.ask(tensor, name), Ok)?;
         // The imaginary part of a conjugate is a view of numbers of the other sign.
-        if !described.is_contiguous()
-            && tensor.call_method0(intern!(tensor.py(), "is_neg"))?.is_truthy()?
-        {
+        if tensor.call_method0(intern!(tensor.py(), "is_neg"))?.is_truthy()? {
             return Err(PyRuntimeError::new_err(format!(
                 "{name}: is_neg() is True where False was expected: call resolve_neg()"
             )));

@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::effect::{Effect, Round, Widen};
+use crate::effect::Effect;
 use crate::element::{Dtype, Element};
 use crate::layout::Layout;
 use crate::rounding::Stream;
@@ -16,6 +16,7 @@ use crate::rule::{Kind, Rule};
 use crate::simd::Level;
 use crate::step::{Options, Outcome, StateBlocks, StepBlocks};
 use crate::tensor::Tensor;
+use crate::wide::{round, widened};
 use core::ops::Range;
 use half::{bf16, f16};
 
@@ -97,17 +98,22 @@ impl<R: Rule<N>, const N: usize> BoundRule for Bound<R, N> {
         // SAFETY: the dtype chooses the type; the caller promises the rest.
         unsafe {
             match job.param.dtype() {
-                Dtype::Float32 => self.run_as::<f32>(pass, job, blocks),
-                Dtype::Float64 => self.run_as::<f64>(pass, job, blocks),
-                Dtype::BFloat16 => self.run_as::<bf16>(pass, job, blocks),
-                Dtype::Float16 => self.run_as::<f16>(pass, job, blocks),
+                Dtype::Float32 => self.0.run_as::<f32>(pass, job, blocks),
+                Dtype::Float64 => self.0.run_as::<f64>(pass, job, blocks),
+                Dtype::BFloat16 => self.0.run_as::<bf16>(pass, job, blocks),
+                Dtype::Float16 => self.0.run_as::<f16>(pass, job, blocks),
                 Dtype::UInt8 => unreachable!("the dtype of parameters has been checked"),
             }
         }
     }
 }
 
-impl<R: Rule<N>, const N: usize> Bound<R, N> {
+impl<R: Rule<N>, const N: usize> Run<N> for R {}
+
+/// How a rule runs. The methods belong to the rule's own type because the compiler divides the machine
+/// code among its threads by the module of the type that a method belongs to: so every rule's share
+/// can be compiled beside the others'.
+trait Run<const N: usize>: Rule<N> {
     /// As [`BoundRule::run`], for parameters and gradients of type `E`.
     ///
     /// # Safety
@@ -120,14 +126,14 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
         blocks: Range<usize>,
     ) -> Outcome {
         let elements = job.layout.elements(blocks.clone());
-        let slow = self.0.slow();
+        let slow = self.slow();
         let mut tensors = job.states.iter();
         let states: [StateBlocks<'_, E>; N] = core::array::from_fn(|i| {
             let mut next = || tensors.next().expect("as many as the checks found");
             // SAFETY: the checks ensured the dtypes, the lengths and that these are slices; the
             // caller promises that nothing else uses these blocks.
             unsafe {
-                match (R::STATES[i].kind, job.quantized) {
+                match (Self::STATES[i].kind, job.quantized) {
                     (Kind::Copy, _) => StateBlocks::Copy(next().slice_mut(elements.clone())),
                     (_, false) => StateBlocks::Full(next().slice_mut(elements.clone())),
                     (_, true) => StateBlocks::Quantized {
@@ -144,34 +150,22 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
         // these blocks.
         unsafe {
             job.param.update(elements.clone(), writes, |param: &mut [E]| {
-                job.grad.read(elements.clone(), |grad: &[E]| match (pass, job.quantized) {
-                    (Pass::Update, _) if E::ROUNDED && job.effect != Effect::Write => {
-                        self.go_wide::<E>(job, blocks, param, grad, states)
-                    }
-                    // A rule that measures nothing is not compiled for it.
-                    (Pass::Measure, _) if !R::MEASURES => Outcome::default(),
-                    (Pass::Measure, false) => {
-                        self.go::<E, false, true>(job, blocks, param, grad, states)
-                    }
-                    (Pass::Measure, true) => {
-                        self.go::<E, true, true>(job, blocks, param, grad, states)
-                    }
-                    (Pass::Update, false) => {
-                        self.go::<E, false, false>(job, blocks, param, grad, states)
-                    }
-                    (Pass::Update, true) => {
-                        self.go::<E, true, false>(job, blocks, param, grad, states)
+                job.grad.read(elements.clone(), |grad: &[E]| {
+                    if !E::COMMON || E::ROUNDED && !is_plain::<E>(job) {
+                        self.go_wide::<E>(pass, job, blocks, param, grad, states)
+                    } else {
+                        self.go::<E>(pass, job, blocks, param, grad, states)
                     }
                 })
             })
         }
     }
 
-    /// An update of narrow elements with another effect than to be written: in the type of their
-    /// arithmetic.
-    #[cold]
+    /// A pass over narrow elements in the type of their arithmetic, from which they are rounded after: what
+    /// is seldom is not compiled for every type.
     fn go_wide<E: Element>(
         &self,
+        pass: Pass,
         job: &Job<'_>,
         blocks: Range<usize>,
         param: &mut [E],
@@ -179,7 +173,7 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
         mut states: [StateBlocks<'_, E>; N],
     ) -> Outcome {
         let mut copies: [Vec<E::Compute>; N] = core::array::from_fn(|i| match &states[i] {
-            StateBlocks::Copy(copy) => job.level.run(Widen { from: copy }),
+            StateBlocks::Copy(copy) => widened(job.level, copy),
             _ => vec![],
         });
         let mut pairs = states.iter_mut().zip(&mut copies);
@@ -191,32 +185,50 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
                     StateBlocks::Quantized { codes, scales, stream }
                 }
             });
-        let mut wide = job.level.run(Widen { from: param });
-        let grad = job.level.run(Widen { from: grad });
-        let go = if job.quantized {
-            Self::go::<E::Compute, true, false>
-        } else {
-            Self::go::<E::Compute, false, false>
-        };
-        let outcome = go(self, job, blocks.clone(), &mut wide, &grad, wide_states);
-        let round = |from: &[E::Compute], to: &mut [E], stream| {
-            let (layout, blocks) = (job.layout, blocks.clone());
-            job.level.run(Round { from, to, layout, blocks, stream });
+        let mut wide = widened(job.level, param);
+        let grad = widened(job.level, grad);
+        let outcome =
+            self.go::<E::Compute>(pass, job, blocks.clone(), &mut wide, &grad, wide_states);
+        if pass == Pass::Measure {
+            return outcome;
+        }
+        let write = |from: &[E::Compute], to: &mut [E], stream| {
+            round(job.level, from, to, job.layout, blocks.clone(), stream);
         };
         if job.effect.writes_params() {
-            round(&wide, param, param_stream::<E>(job));
+            write(&wide, param, param_stream::<E>(job));
         }
         if job.effect.writes_states() {
             for (state, copy) in states.iter_mut().zip(&copies) {
                 if let StateBlocks::Copy(to) = state {
-                    round(copy, to, None);
+                    write(copy, to, None);
                 }
             }
         }
         outcome
     }
 
-    fn go<E: Element, const QUANTIZED: bool, const MEASURE: bool>(
+    fn go<E: Element>(
+        &self,
+        pass: Pass,
+        job: &Job<'_>,
+        blocks: Range<usize>,
+        param: &mut [E],
+        grad: &[E],
+        states: [StateBlocks<'_, E>; N],
+    ) -> Outcome {
+        let run = match (pass, job.quantized) {
+            // A rule that measures nothing is not compiled for it.
+            (Pass::Measure, _) if !Self::MEASURES => return Outcome::default(),
+            (Pass::Measure, false) => Self::go_as::<E, false, true>,
+            (Pass::Measure, true) => Self::go_as::<E, true, true>,
+            (Pass::Update, false) => Self::go_as::<E, false, false>,
+            (Pass::Update, true) => Self::go_as::<E, true, false>,
+        };
+        run(self, job, blocks, param, grad, states)
+    }
+
+    fn go_as<E: Element, const QUANTIZED: bool, const MEASURE: bool>(
         &self,
         job: &Job<'_>,
         blocks: Range<usize>,
@@ -225,9 +237,9 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
         states: [StateBlocks<'_, E>; N],
     ) -> Outcome {
         let (level, options, layout) = (job.level, job.options, job.layout);
-        level.run(StepBlocks::<R, E, N, QUANTIZED, MEASURE> {
+        level.run(StepBlocks::<Self, E, N, QUANTIZED, MEASURE> {
             level,
-            rule: self.0,
+            rule: *self,
             options,
             layout,
             blocks,
@@ -235,9 +247,13 @@ impl<R: Rule<N>, const N: usize> Bound<R, N> {
             grad,
             states,
             effect: job.effect,
-            param_stream: param_stream::<E>(job),
         })
     }
+}
+
+/// Whether parameters of type `E` are just to be written, each rounded to nearest.
+fn is_plain<E: Element>(job: &Job<'_>) -> bool {
+    job.effect == Effect::Write && param_stream::<E>(job).is_none()
 }
 
 /// The thresholds of parameters of type `E`, if they are rounded stochastically.

@@ -2,7 +2,7 @@
 //! `torch.optim.Adam` and `torch.optim.AdamW` define them; AMSGrad (Reddi et al. 2018) too.
 
 use crate::real::Real;
-use crate::rule::{Rule, SLOW_DECAY, State, direction};
+use crate::rule::{Rule, SLOW_DECAY, State, decayed, direction};
 
 /// Adam; with weight decay in the gradient, or `DECOUPLED` from it as in AdamW.
 #[derive(Clone, Copy)]
@@ -29,8 +29,7 @@ impl<const DECOUPLED: bool> Adam<DECOUPLED> {
         let (grad, direction) = if DECOUPLED {
             (grad, self.direction)
         } else {
-            let grad = grad * grad.like(self.direction);
-            (param.mul_add(param.like(self.weight_decay), grad), 1.0)
+            (decayed(grad * grad.like(self.direction), param, self.weight_decay), 1.0)
         };
         let fresh = grad * grad.like((1.0 - self.beta1) * direction);
         let m = m.mul_add(m.like(self.beta1), fresh);

@@ -2,7 +2,7 @@
 //! as the tensor is large.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average_square};
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average_square, decayed};
 
 /// LAMB.
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ impl Lamb {
     fn ratio<T: Real>(&self, param: T, [m, v]: [T; 2]) -> T {
         let denominator = v.sqrt().mul_add(v.like(self.debias2), v.like(self.eps));
         let adam = m * m.like(self.debias1) / denominator;
-        param.mul_add(param.like(self.weight_decay), adam)
+        decayed(adam, param, self.weight_decay)
     }
 }
 

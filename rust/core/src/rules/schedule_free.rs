@@ -9,7 +9,7 @@
 //! ```
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State, average_square, lerp};
+use crate::rule::{Descent, Rule, State, average_square, decayed, lerp};
 
 /// Schedule-Free AdamW.
 #[derive(Clone, Copy)]
@@ -80,7 +80,7 @@ impl Rule<2> for ScheduleFree {
         let grad = self.descent.gradient(param, grad);
         let v = average_square(v, self.beta2, grad);
         let step = grad / (v.sqrt() + v.like(self.eps));
-        let step = param.mul_add(param.like(self.weight_decay), step);
+        let step = decayed(step, param, self.weight_decay);
         let back = -self.rate * (1.0 - self.beta1 * (1.0 - self.share));
         let y = step.mul_add(step.like(back), lerp(param, z, self.share));
         (y, [step.mul_add(step.like(-self.rate), z), v])

@@ -203,6 +203,7 @@ impl Simd for Avx512 {
             enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi",
             enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt"
         )]
+        #[inline]
         fn with_features<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)
         }

@@ -88,7 +88,9 @@ impl Level {
         })
     }
 
-    /// Runs a kernel with this level's vectors.
+    /// Runs a kernel with this level's vectors. It is inlined, as are the functions that it calls, so that
+    /// the kernel is compiled where its caller is, and not all kernels of a level as one unit.
+    #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             Self::Scalar(simd) => simd.vectorize(kernel),

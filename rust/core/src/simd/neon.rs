@@ -148,6 +148,7 @@ impl Simd for Neon {
     #[inline]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "neon")]
+        #[inline]
         fn with_features<K: Kernel>(simd: Neon, kernel: K) -> K::Output {
             kernel.run(simd)
         }
