@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import optim8
-from specs import TORCH_CLASSES, accepted, stepped, tensor
+from specs import TORCH_CLASSES, accepted, step, stepped, tensor
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -137,6 +137,92 @@ def test_bad_hyperparameter_of_a_group_is_refused(cls):
     with pytest.raises(ValueError, match="Invalid learning rate: -1"):
         optimizer.add_param_group({"params": [torch.ones(2)], "lr": -1})
     assert len(optimizer.param_groups) == 1
+
+
+FREE = {
+    "nesterov in a group without momentum": (
+        "SGD",
+        {"momentum": 0.9, "nesterov": True},
+        {"momentum": 0.0},
+        {},
+    ),
+    "whole betas in a group": ("AdamW", {}, {"betas": (0, 0.9)}, {}),
+    "a schedule that overshoots": ("AdamW", {}, {}, {"lr": -0.01}),
+    "momentum later": ("SGD", {"dampening": 0.5}, {}, {"momentum": 0.9}),
+    "momentum off": ("SGD", {"momentum": 0.9, "nesterov": True}, {}, {"momentum": 0.0}),
+}
+
+
+@pytest.mark.parametrize("case", FREE)
+def test_groups_are_as_free_as_in_torch(case):
+    """Hyperparameters may take values that a constructor refuses, at once or in between."""
+    name, arguments, of_group, later = FREE[case]
+
+    def make(cls, **options):
+        params = [tensor((50, 3), seed=i).requires_grad_() for i in range(2)]
+        groups = [{"params": params[:1], **of_group}, {"params": params[1:]}]
+        return cls(groups, lr=0.1, **arguments, **options)
+
+    ours, theirs = make(getattr(optim8, name)), make(getattr(torch.optim, name))
+    for optimizer in (ours, theirs):
+        step(optimizer, 3)
+        for group in optimizer.param_groups:
+            group.update(later)
+        step(optimizer, 3, seed=5)
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        step(optimizer, 2, seed=9)
+    for mine, torchs in zip(ours.param_groups, theirs.param_groups, strict=True):
+        for a, b in zip(mine["params"], torchs["params"], strict=True):
+            assert_near(a.detach(), b.detach(), 1e-6, case)
+
+
+@pytest.mark.parametrize(
+    ("entries", "error"),
+    [
+        ({"lr": None}, "lr is None, expected a number"),
+        ({"lr": "0.1"}, "lr is '0.1', expected a number"),
+        ({"eps": []}, r"eps is \[\], expected a number"),
+        ({"betas": (0.9, None)}, "betas is None, expected a number"),
+    ],
+    ids=str,
+)
+def test_what_is_no_number_is_refused_and_nothing_is_changed(entries, error):
+    optimizer, [p] = stepped(optim8.AdamW, [(5000,)])
+    optimizer.param_groups[0].update(entries)
+    before = p.detach().clone()
+    with pytest.raises(TypeError, match=error):
+        optimizer.step()
+    assert torch.equal(p, before)
+    assert optimizer.state[p]["step"] == 3
+    with pytest.raises(TypeError, match=error):
+        optimizer.add_param_group({"params": [torch.ones(2)], **entries})
+
+
+def test_a_hyperparameter_that_was_deleted_is_missed():
+    optimizer, _ = stepped(optim8.AdamW, [(5000,)])
+    del optimizer.param_groups[0]["lr"]
+    with pytest.raises(KeyError, match="lr"):
+        optimizer.step()
+
+
+@CLASS
+@pytest.mark.parametrize("state_bits", [8, 32])
+def test_an_infinite_parameter_stays_and_spoils_nothing(cls, state_bits):
+    """As a mask's, whose gradient is 0; without weight decay it does not enter the gradient."""
+    start = tensor((5000,))
+    start[7] = -torch.inf
+    ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
+    arguments = accepted(cls, weight_decay=0.0)
+    optimizer = cls([ours], state_bits=state_bits, **arguments)
+    expected = TORCH_CLASSES[cls]([theirs], **arguments)
+    for n in range(3):
+        ours.grad = tensor((5000,), seed=n)
+        ours.grad[7] = 0.0
+        theirs.grad = ours.grad.clone()
+        optimizer.step()
+        expected.step()
+    assert ours[7] == theirs[7] == -torch.inf
+    assert int(ours.isfinite().sum()) == int(theirs.isfinite().sum()) == 4999
 
 
 @CLASS

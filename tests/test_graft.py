@@ -158,8 +158,46 @@ def test_checkpoints_copies_and_schedulers():
     ):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
-    with pytest.raises(ValueError, match="has no 'direction'"):
+    with pytest.raises(ValueError, match="parameter group 0 has no direction"):
         other.load_state_dict(optim8.SGD([torch.zeros(1)]).state_dict())
+    one = torch.zeros(1, requires_grad=True)
+    fewer = optim8.Graft(optim8.SGD([one]), optim8.Lion([one]))
+    with pytest.raises(ValueError, match="found 1 parameters, expected 3"):
+        other.load_state_dict(fewer.state_dict())
+
+
+def test_a_state_dict_is_shaped_as_torchs_and_hooks_see_all_of_it():
+    places = list(Wide().parameters())
+    optimizer = optim8.Graft(optim8.SGD(places, momentum=0.9), optim8.ScheduleFreeAdamW(places))
+    step(optimizer, 1)
+    optimizer.register_state_dict_pre_hook(lambda graft: graft.direction.eval())
+    seen = []
+    optimizer.register_state_dict_post_hook(lambda _, saved: seen.append(copy.deepcopy(saved)))
+    optimizer.register_load_state_dict_pre_hook(
+        lambda _, saved: saved["param_groups"][0]["direction"][0].update(lr=77.0)
+    )
+    saved = optimizer.state_dict()
+    assert saved.keys() == {"state", "param_groups"}
+    assert seen[0]["param_groups"] == saved["param_groups"]
+    assert saved["param_groups"][0]["direction"][0]["train_mode"] is False
+    of_both = {"magnitude": optimizer.magnitude.state, "direction": optimizer.direction.state}
+    for i, p in enumerate(places):
+        assert saved["state"][i] == {name: state[p] for name, state in of_both.items()}
+    optimizer.load_state_dict(saved)
+    assert optimizer.direction.param_groups[0]["lr"] == 77.0
+    assert optimizer.state[places[0]]["direction"] is optimizer.direction.state[places[0]]
+
+
+@pytest.mark.parametrize("part", ["magnitude", "direction"])
+def test_a_group_that_only_one_of_the_two_has_is_refused(part):
+    places = list(Wide().parameters())
+    optimizer = optim8.Graft(optim8.SGD(places), optim8.AdamW(places))
+    more = torch.zeros(3, requires_grad=True)
+    getattr(optimizer, part).add_param_group({"params": [more]})
+    before = [p.detach().clone() for p in places]
+    with pytest.raises(ValueError, match=f"{part} has other parameters than Graft: found 3"):
+        step(optimizer, 1)
+    assert all(torch.equal(p, q) for p, q in zip(places, before, strict=True))
 
 
 @pytest.mark.parametrize("sgd", [optim8.SGD, torch.optim.SGD])
@@ -176,7 +214,7 @@ def test_errors_leave_the_parameters(sgd):
 
 def test_what_does_not_fit_is_refused():
     a, b = torch.zeros(3, requires_grad=True), torch.zeros(3, requires_grad=True)
-    with pytest.raises(ValueError, match="direction has other parameters than magnitude"):
+    with pytest.raises(ValueError, match="direction has other parameters than Graft"):
         optim8.Graft(optim8.SGD([a]), optim8.SGD([b]))
     with pytest.raises(TypeError, match="direction is int, expected an optimizer"):
         optim8.Graft(optim8.SGD([a]), 1)
@@ -207,9 +245,12 @@ def test_nothing_is_loaded_of_what_does_not_fit(direction, part):
     optimizer = optim8.Graft(optim8.SGD(places, momentum=0.9), direction(places))
     step(optimizer, 1)
     saved = copy.deepcopy(optimizer.state_dict())
-    saved["magnitude"]["param_groups"][0]["lr"] = 77.0
-    saved["direction"]["param_groups"][0]["lr"] = 77.0
-    saved[part] = [] if part == "param_groups" else {"state": {}, "param_groups": []}
+    [group] = saved["param_groups"]
+    group["magnitude"][0]["lr"] = group["direction"][0]["lr"] = 77.0
+    if part == "param_groups":
+        saved[part] = []
+    else:
+        group[part] = []
     before = copy.deepcopy(optimizer.state_dict())
     with pytest.raises(ValueError, match=r"group|param"):
         optimizer.load_state_dict(saved)

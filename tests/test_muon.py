@@ -138,11 +138,22 @@ def test_checkpoints_and_torch_both_ways(options):
     step(twin)
 
 
-def test_nothing_moves_if_a_hyperparameter_of_any_group_is_wrong():
+@pytest.mark.parametrize(
+    ("entries", "error"),
+    [
+        ({"adjust_lr_fn": "nope"}, "nope is not supported"),
+        ({"ns_steps": 5.0}, "ns_steps is 5.0, expected an int"),
+        ({"ns_coefficients": (1.0, "2", 3.0)}, "ns_coefficients is '2', expected a number"),
+        ({"eps": None}, "eps is None, expected a number"),
+        ({"lr": "0.1"}, "lr is '0.1', expected a number"),
+    ],
+    ids=str,
+)
+def test_nothing_moves_if_a_hyperparameter_of_any_group_is_wrong(entries, error):
     groups = [{"params": [torch.ones(80, 80, requires_grad=True)]} for _ in range(2)]
     optimizer = optim8.Muon(groups)
-    optimizer.param_groups[1]["adjust_lr_fn"] = "nope"
-    with pytest.raises(ValueError, match="nope is not supported"):
+    optimizer.param_groups[1].update(entries)
+    with pytest.raises((ValueError, TypeError), match=error):
         step(optimizer)
     assert bool((groups[0]["params"][0] == 1).all())
 

@@ -242,6 +242,14 @@ def test_negative_values_become_zero_without_signs(codec):
     assert torch.allclose(back[2:4], x[2:4], rtol=0.06)
 
 
+def test_without_signs_the_largest_positive_value_comes_back():
+    x = torch.tensor([1.0, -5.0, 0.5, -torch.inf])
+    quantized = optim8.quantize(x, signed=False)
+    assert quantized.scales.tolist() == [1.0]
+    assert quantized.dequantize()[0] == 1.0
+    assert optim8.quantize(x.clone().fill_(torch.nan), signed=False).dequantize().isnan().all()
+
+
 def test_views_of_numbers_of_the_other_sign():
     x = torch.complex(torch.zeros(50), torch.arange(50.0) - 9).conj().imag
     assert x.is_neg()

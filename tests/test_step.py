@@ -265,6 +265,18 @@ def test_skip_leaves_blocks_as_they_were_and_counts_them(dtype, state_bits):
     assert bool(p.isfinite().all())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_skip_leaves_blocks_whose_second_moments_would_overflow(dtype):
+    optimizer, [p] = stepped(optim8.AdamW, [(8, 1024)], dtype=dtype, nonfinite="skip")
+    before = p.detach().clone()
+    p.grad = tensor(p.shape, dtype, seed=9)
+    p.grad[2, 300] = -1e21
+    optimizer.step()
+    assert optimizer.skipped_blocks == 1
+    assert torch.equal(p[2, 256:512], before[2, 256:512])
+    assert bool(p.isfinite().all())
+
+
 def test_closure_hooks_and_schedulers():
     p = torch.ones(3, requires_grad=True)
     optimizer = optim8.AdamW([p], lr=0.1)
@@ -407,9 +419,18 @@ def test_defaults_of_torch_do_not_matter():
     assert {t.dtype for t in tensors} == {torch.float32, torch.uint8}
 
 
-def test_gradients_of_the_other_sign_are_refused():
-    p = torch.zeros(50, requires_grad=True)
-    p.grad = torch.complex(torch.zeros(50), torch.ones(50)).conj().imag
+@pytest.mark.parametrize(
+    "grad",
+    [
+        torch.complex(torch.zeros(50), torch.ones(50)).conj().imag,
+        torch.complex(torch.tensor(0.0), torch.tensor(1.0)).conj().imag,
+        torch._neg_view(torch.ones(50)),
+    ],
+    ids=["strided", "scalar", "contiguous"],
+)
+def test_gradients_of_the_other_sign_are_refused(grad):
+    p = torch.zeros(grad.shape, requires_grad=True)
+    p.grad = grad
     assert p.grad.is_neg()
     with pytest.raises(RuntimeError, match=r"gradient of parameter 0: is_neg.*resolve_neg"):
         optim8.AdamW([p]).step()

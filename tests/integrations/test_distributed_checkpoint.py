@@ -67,6 +67,32 @@ def test_resumes_as_if_not_interrupted(tmp_path, flatten, n_steps_before):
     assert_same(snapshot(other), snapshot(optimizer))
 
 
+@pytest.mark.parametrize("n_steps_before", [0, 1])
+def test_both_optimizers_of_a_graft_resume(tmp_path, n_steps_before):
+    def run(n_steps):
+        net = model()
+        parts = (cls(net.parameters(), lr=1e-2) for cls in (optim8.SGD, optim8.AdamW))
+        grafted = optim8.Graft(*parts)
+        train(net, grafted, n_steps)
+        return net, grafted
+
+    net, optimizer = run(3)
+    optimizer.zero_grad()
+    dcp.save(parts(net, optimizer, None), checkpoint_id=tmp_path)
+    assert optimizer.direction.state[net[0].weight]["step"] == 3
+    train(net, optimizer, 2)
+
+    other_net, other = run(n_steps_before)
+    found = parts(other_net, other, None)
+    dcp.load(found, checkpoint_id=tmp_path)
+    set_state_dict(
+        other_net, other, model_state_dict=found["weights"], optim_state_dict=found["states"]
+    )
+    train(other_net, other, 2)
+    for part in ("magnitude", "direction"):
+        assert_same(snapshot(getattr(other, part)), snapshot(getattr(optimizer, part)))
+
+
 def test_a_fresh_optimizers_states_are_made_without_moving_anything():
     net, optimizer = new_run(0)
     before = [p.detach().clone() for p in net.parameters()]

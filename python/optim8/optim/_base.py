@@ -6,6 +6,10 @@ a subclass holds no arithmetic. It has a constructor with torch's signature, `_c
 torch's errors, and `_rule`, which names the native rule of a group: the rule's hyperparameters are
 the group's entries of the same names.
 
+As in torch, hyperparameters are free once an optimizer is made: a scheduler that overshoots, or a
+group without the momentum that the others have, trains on. Only what no step could use is refused
+then, by `_check_entries`.
+
 Rust keeps nothing between steps, and counts `step` itself as it begins to write: whatever
 interrupts a step, either all of its parameters and states have moved or none.
 
@@ -26,7 +30,8 @@ from torch.optim.optimizer import ParamsT
 
 from optim8 import _native
 from optim8 import state as states
-from optim8.optim._load import fitted
+from optim8.optim._check import as_number
+from optim8.optim._load import fitted, load_between_hooks
 from optim8.optim._options import (
     DEFAULTS,
     FORM_KEYS,
@@ -34,6 +39,7 @@ from optim8.optim._options import (
     IMPLEMENTATION_KEYS,
     Group,
     Options,
+    check_group_names,
     check_implementation,
     check_names,
     check_options,
@@ -93,7 +99,10 @@ class Optim8Optimizer(Optimizer):
     def __init__(self, params: ParamsT, defaults: Group, options: Options) -> None:
         check_names(type(self).__name__, options)
         defaults = {**defaults, **DEFAULTS, **options, "format_version": FORMAT_VERSION}
-        self._check_group(defaults)
+        self._check(defaults)
+        self._check_together(defaults)
+        check_implementation(type(self).__name__, defaults)
+        check_options(defaults)
         self.skipped_blocks = 0
         self._given_to_all = frozenset(options)
         self._notes: dict[int, _Note] = {}
@@ -130,13 +139,33 @@ class Optim8Optimizer(Optimizer):
         raise NotImplementedError
 
     @staticmethod
+    def _check_together(defaults: Group) -> None:
+        """Raise torch's errors for arguments that do not go together; groups may have them."""
+
+    @staticmethod
     def _rule(group: Group) -> str:
         """Return the name of the group's native rule."""
         raise NotImplementedError
 
+    _may_be_none: tuple[str, ...] = ()
+    """Hyperparameters that are numbers or None."""
+
     def _hyper(self, rule: str, group: Group) -> dict[str, float]:
-        """Return the hyperparameters of a rule; one that is None or not in the group is 0."""
-        return {name: _number(group, name) for name in _native.RULES[rule]["hyper"]}
+        """Return the hyperparameters of a rule; those that this class does not have are 0."""
+        return {name: self._number(group, name) for name in _native.RULES[rule]["hyper"]}
+
+    def _number(self, group: Group, name: str) -> float:
+        entry, index = _IN_TUPLES.get(name, (name, None))
+        if entry not in self.defaults:
+            return 0.0
+        value = group[entry]
+        if index is not None:
+            if len(value) <= index:
+                raise ValueError(f"Invalid {entry}: {value} (expected {index + 1} numbers or more)")
+            value = value[index]
+        if value is None and entry in self._may_be_none:
+            return 0.0
+        return as_number(entry, value)
 
     def _before_step(self) -> None:
         """Learn what the hyperparameters of this step depend on."""
@@ -146,10 +175,11 @@ class Optim8Optimizer(Optimizer):
         """Return what states begin with, where that is not zero."""
         return {}
 
-    def _check_group(self, group: Group) -> None:
-        self._check(group)
+    def _check_entries(self, group: Group) -> None:
+        """Raise for what a step could not use."""
         check_implementation(type(self).__name__, group)
         check_options(group)
+        self._hyper(self._rule(group), group)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group of parameters; see `torch.optim.Optimizer.add_param_group`.
@@ -162,7 +192,10 @@ class Optim8Optimizer(Optimizer):
         given = self._given_to_all
         if isinstance(param_group, dict):
             given |= param_group.keys()
-            self._check_group({**self.defaults, **param_group})
+            check_group_names(param_group)
+            group = {**self.defaults, **param_group}
+            self._check_entries(group)
+            self._check(group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         self._notes[id(group)] = _Note(group, given.intersection(FORM_KEYS), form_values(group))
@@ -205,7 +238,7 @@ class Optim8Optimizer(Optimizer):
                 loss = closure()
 
         state_of = self.state
-        made: list[tuple[Tensor, float, states.State]] = []
+        made: list[tuple[states.State, states.State, float]] = []
         moved: list[Tensor] = []
         groups = []
         index = -1
@@ -228,26 +261,29 @@ class Optim8Optimizer(Optimizer):
                         tensors.append((index, param, grad, *tensors_of(state)))
                     except KeyError:
                         # It is the first step, or an option such as momentum was switched on since.
-                        new: states.State = {}
-                        made.append((param, float(state.get("step", 0.0)), new))
-                        new.update(self._create(rule, param, group))
-                        state.update((name, new[name]) for name in new if name not in state)
+                        kept = {k: v for k, v in state.items() if k != "step" or self._step_stays}
+                        new = {**self._create(rule, param, group), **kept}
+                        made.append((state, {**state}, float(new["step"])))
+                        state.update(new)
                         tensors.append((index, param, grad, *tensors_of(state)))
                 groups.append((rule, hyper, options, tensors))
             self.skipped_blocks += self._run(groups)
         except BaseException:
             # An interrupt may also come after the native call, when the new states are in use.
-            for param, step, new in made:
-                state = state_of[param]
+            for state, before, step in made:
                 if state.get("step", step) == step:
-                    for name in [name for name in state if state[name] is new.get(name)]:
-                        del state[name]
-                if not state:
+                    state.clear()
+                    state.update(before)
+            for param in moved:
+                if not state_of[param]:
                     del state_of[param]
             raise
         # Autograd has to know that tensors which it may have saved have changed.
         _increment_versions(moved)
         return loss
+
+    _step_stays = True
+    """Whether `step` goes on where an option asks for states that a parameter does not have yet."""
 
     _call: Callable[[list[Any], int], int] | None = None
     """What is called in place of `_native.step`; `Graft` sets it for the time of a step."""
@@ -268,7 +304,7 @@ class Optim8Optimizer(Optimizer):
             *map(group.get, IMPLEMENTATION_KEYS),
         )
         if note.checked != values:
-            self._check_group(group)
+            self._check_entries(group)
             self._check_form(number, group)
             note.options = {
                 "codec": codec_named(group["codec"]),
@@ -317,13 +353,11 @@ class Optim8Optimizer(Optimizer):
             If anything does not fit; names the parameter, says what was found and expected. Nothing
             has changed then.
         """
-        state_dict = dict(state_dict)
-        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
-            state_dict = pre_hook(self, state_dict) or state_dict
+        load_between_hooks(self, state_dict, self._load)
+
+    def _load(self, state_dict: dict[str, Any]) -> None:
         given = [self._note(group).given for group in self.param_groups]
         self.__setstate__({**fitted(self, state_dict, given), "_given": given})
-        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
-            post_hook(self)
 
     _torch_counts_steps = True
     """Whether the states of torch's class of this name have a `step`."""
@@ -349,7 +383,8 @@ class Optim8Optimizer(Optimizer):
         return {**super().__getstate__(), **own, "_given": given}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        given = state["_given"]
+        # What is set as torch's own classes are has none.
+        given = state.get("_given") or [frozenset[str]() for _ in state["param_groups"]]
         super().__setstate__({key: value for key, value in state.items() if key != "_given"})
         self._notes = {
             id(group): _Note(group, names, form_values(group))
@@ -403,11 +438,3 @@ def dequantize_state(optimizer: Optim8Optimizer, param: Tensor) -> states.State:
             rule = optimizer._rule(group)
             return states.dequantize(rule, param, group, state) if state else {}
     raise ValueError(f"the parameter of shape {tuple(param.shape)} is not in the optimizer")
-
-
-def _number(group: Group, name: str) -> float:
-    if name in _IN_TUPLES:
-        entry, index = _IN_TUPLES[name]
-        return float(group[entry][index])
-    value = group.get(name)
-    return 0.0 if value is None else float(value)

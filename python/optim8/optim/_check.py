@@ -1,10 +1,19 @@
 """torch's checks of hyperparameters, as most of its optimizers make them, with their messages."""
 
-from typing import Any
+from typing import Any, SupportsFloat
 
 from torch import Tensor
 
 Group = dict[str, Any]
+
+
+def as_number(name: str, value: object) -> float:
+    """Return a hyperparameter as a float; raise if it is none."""
+    if isinstance(value, float):
+        return value
+    if not isinstance(value, SupportsFloat):
+        raise TypeError(f"{name} is {value!r}, expected a number")
+    return float(value)
 
 
 def check_lr(group: Group) -> None:
@@ -37,5 +46,9 @@ def check_sgd(group: Group) -> None:
     """Raise as `torch.optim.SGD` does."""
     check_lr(group)
     check_not_negative(group, "momentum", "weight_decay")
+
+
+def check_nesterov(group: Group) -> None:
+    """Raise as `torch.optim.SGD` does."""
     if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
         raise ValueError("Nesterov momentum requires a momentum and zero dampening")

@@ -8,12 +8,13 @@ one that does not fit changes nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from optim8 import state as states
 from optim8.interop import bitsandbytes
@@ -21,6 +22,18 @@ from optim8.optim._options import IMPLEMENTATION_KEYS, OPTION_KEYS, Group
 
 if TYPE_CHECKING:
     from optim8.optim._base import Optim8Optimizer
+
+
+def load_between_hooks(
+    optimizer: Optimizer, state_dict: Mapping[str, Any], load: Callable[[dict[str, Any]], None]
+) -> None:
+    """Load a state dict, and call the optimizer's hooks before and after, as torch does."""
+    state_dict = dict(state_dict)
+    for pre_hook in optimizer._optimizer_load_state_dict_pre_hooks.values():
+        state_dict = pre_hook(optimizer, state_dict) or state_dict
+    load(state_dict)
+    for post_hook in optimizer._optimizer_load_state_dict_post_hooks.values():
+        post_hook(optimizer)
 
 
 def fitted(
@@ -41,7 +54,8 @@ def fitted(
         if not isinstance(state_dict[key], kind):
             found = type(state_dict[key]).__name__
             raise TypeError(f"loaded state dict: {key} is {found}, expected {kind.__name__}")
-    saved, saved_groups = state_dict["state"], state_dict["param_groups"]
+    # One copy of all groups: what they share, as a tensor for the learning rate, stays shared.
+    saved, saved_groups = state_dict["state"], deepcopy(state_dict["param_groups"])
     is_peers = bitsandbytes.is_theirs(saved, saved_groups)
     if is_peers:
         saved_groups = [bitsandbytes.read_group(optimizer, group) for group in saved_groups]
@@ -94,9 +108,9 @@ def _group(
         )
     kept = {*optional & optimizer.defaults.keys(), "param_names"} & group.keys()
     result = {key: group[key] for key in kept}
-    result.update((k, deepcopy(v)) for k, v in saved.items() if k != "params")
+    result.update((k, v) for k, v in saved.items() if k != "params")
     try:
-        optimizer._check_group(result)
+        optimizer._check_entries(result)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"parameter group {number}: {error}") from error
     return {**result, "params": group["params"]}

@@ -7,6 +7,7 @@ from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
 from optim8.optim._base import Optim8Optimizer
+from optim8.optim._check import check_betas, check_lr, check_not_negative
 from optim8.optim._options import Group, Options
 
 
@@ -106,23 +107,19 @@ class Adam(Optim8Optimizer):
 
     @staticmethod
     def _check(group: Group) -> None:
-        lr, betas, eps = group["lr"], group["betas"], group["eps"]
-        check_scalar("lr", lr, group)
-        if not lr >= 0.0:
-            raise ValueError(f"Invalid learning rate: {lr}")
-        if not eps >= 0.0:
-            raise ValueError(f"Invalid epsilon value: {eps}")
-        beta1, beta2 = betas
-        for index, beta in enumerate(betas):
-            if not 0.0 <= beta < 1.0:
-                raise ValueError(f"Invalid beta parameter at index {index}: {beta}")
-        if not group["weight_decay"] >= 0.0:
-            raise ValueError(f"Invalid weight_decay value: {group['weight_decay']}")
-        kinds = (isinstance(beta1, Tensor), isinstance(beta2, Tensor))
-        if kinds != (True, True) and not (isinstance(beta1, float) and isinstance(beta2, float)):
+        check_lr(group)
+        check_not_negative(group, "eps")
+        check_betas(group)
+        check_not_negative(group, "weight_decay")
+
+    @staticmethod
+    def _check_together(defaults: Group) -> None:
+        check_scalar("lr", defaults["lr"], defaults)
+        betas = defaults["betas"]
+        if not any(all(isinstance(beta, kind) for beta in betas) for kind in (float, Tensor)):
             raise ValueError("betas must be either both floats or both Tensors")
         for index, beta in enumerate(betas):
-            check_scalar(f"betas[{index}]", beta, group)
+            check_scalar(f"betas[{index}]", beta, defaults)
 
     @staticmethod
     def _rule(group: Group) -> str:

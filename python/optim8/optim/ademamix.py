@@ -93,6 +93,8 @@ class AdEMAMix(Optim8Optimizer):
         }
         super().__init__(params, defaults, options)
 
+    _may_be_none = ("t_alpha", "t_beta3")
+
     @staticmethod
     def _check(group: Group) -> None:
         check_lr(group)

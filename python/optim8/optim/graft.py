@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, TypeGuard, overload
 
 import torch
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 from optim8 import _native
 from optim8 import state as states
 from optim8.optim._base import Optim8Optimizer
+from optim8.optim._load import load_between_hooks
 
 _Call = Callable[[list[Any], int], int]
 
@@ -50,6 +52,11 @@ class Graft(Optimizer):
     use_global_norm
         Whether one norm is taken over all tensors. Default False.
 
+    Attributes
+    ----------
+    state
+        Of each parameter the states of the two, under "magnitude" and "direction".
+
     Raises
     ------
     TypeError
@@ -77,22 +84,19 @@ class Graft(Optimizer):
         eps: float = 1e-16,
         use_global_norm: bool = False,
     ) -> None:
-        params = []
         for name, optimizer in (("magnitude", magnitude), ("direction", direction)):
             if not isinstance(optimizer, Optimizer):
                 raise TypeError(f"{name} is {type(optimizer).__name__}, expected an optimizer")
-            params.append([p for group in optimizer.param_groups for p in group["params"]])
-        if [*map(id, params[0])] != [*map(id, params[1])]:
-            raise ValueError(
-                f"direction has other parameters than magnitude: found {len(params[1])}, expected "
-                f"the same {len(params[0])} in the same order"
-            )
+        params = _params(magnitude)
+        _check_same("direction", _params(direction), params)
         if not lr >= 0.0:
             raise ValueError(f"Invalid learning rate: {lr}")
         if not eps >= 0.0:
             raise ValueError(f"Invalid epsilon value: {eps}")
         self.magnitude, self.direction = magnitude, direction
-        super().__init__(params[0], {"lr": lr, "eps": eps, "use_global_norm": use_global_norm})
+        super().__init__(params, {"lr": lr, "eps": eps, "use_global_norm": use_global_norm})
+        self._show_states()
+        self.register_state_dict_post_hook(_add_groups, prepend=True)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refuse: groups are those of the two optimizers.
@@ -130,16 +134,31 @@ class Graft(Optimizer):
         Raises
         ------
         RuntimeError, TypeError, ValueError
-            Those of the two optimizers. The parameters have not changed then.
+            Those of the two optimizers; or if these have been given other parameters. The
+            parameters have not changed then; states of `magnitude` have if `direction` raised it.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         [group] = self.param_groups
+        for name, part in self._parts().items():
+            _check_same(name, _params(part), group["params"])
         params = {i: p for i, p in enumerate(group["params"]) if p.grad is not None}
         self._follow(params, self._lengths(params))
+        self._show_states()
         return loss
+
+    def _parts(self) -> dict[str, Optimizer]:
+        return {"magnitude": self.magnitude, "direction": self.direction}
+
+    def _show_states(self) -> None:
+        """Put the states of the two where torch's tools look for them."""
+        parts = self._parts()
+        self.state.clear()
+        for p in self.param_groups[0]["params"]:
+            if held := {name: part.state[p] for name, part in parts.items() if p in part.state}:
+                self.state[p] = held
 
     def _lengths(self, params: dict[int, Tensor]) -> dict[int, float]:
         """Step `magnitude`, but leave the parameters; return how long its steps would have been."""
@@ -189,11 +208,6 @@ class Graft(Optimizer):
         """Return the bytes of the states of both optimizers."""
         return states.nbytes(self.magnitude.state) + states.nbytes(self.direction.state)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state dicts of both optimizers, and the options."""
-        parts = {"magnitude": self.magnitude.state_dict(), "direction": self.direction.state_dict()}
-        return {**super().state_dict(), **parts}
-
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load what `state_dict` returned.
 
@@ -202,22 +216,75 @@ class Graft(Optimizer):
         ValueError, TypeError
             If it is of another optimizer, or anything in it does not fit. Nothing has changed then.
         """
-        if missing := {"magnitude", "direction", "state", "param_groups"} - state_dict.keys():
-            raise ValueError(f"loaded state dict has no {min(missing)!r}, found {[*state_dict]}")
-        before = [(part, part.__getstate__()) for part in (self.magnitude, self.direction)]
+        load_between_hooks(self, state_dict, self._load)
+
+    def _load(self, state_dict: dict[str, Any]) -> None:
+        [group], parts = self.param_groups, self._parts()
+        saved, of_parts = _split(state_dict, len(group["params"]), parts.keys())
+        before = {name: part.__getstate__() for name, part in parts.items()}
         try:
-            for part, name in ((self.magnitude, "magnitude"), (self.direction, "direction")):
-                part.load_state_dict(state_dict[name])
-            super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
+            for name, part in parts.items():
+                part.load_state_dict(of_parts[name])
         except BaseException:
             # What is loaded is new dictionaries: the old ones are as they were.
-            for part, state in before:
-                part.__setstate__(state)
+            for name, part in parts.items():
+                part.__setstate__(before[name])
             raise
+        group.update(saved)
+        self._show_states()
 
     def __getstate__(self) -> dict[str, Any]:
-        parts = {"magnitude": self.magnitude, "direction": self.direction}
-        return {**super().__getstate__(), **parts}
+        return {**super().__getstate__(), **self._parts()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._show_states()
+        self.register_state_dict_post_hook(_add_groups, prepend=True)
+
+
+def _params(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _check_same(name: str, found: list[Tensor], expected: list[Tensor]) -> None:
+    """Raise if an optimizer has other parameters than it should."""
+    if [*map(id, found)] != [*map(id, expected)]:
+        raise ValueError(
+            f"{name} has other parameters than Graft: found {len(found)}, expected the same "
+            f"{len(expected)} in the same order"
+        )
+
+
+def _add_groups(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Add the groups of the two optimizers to the one group of a state dict of `Graft`."""
+    assert isinstance(optimizer, Graft)
+    [group] = state_dict["param_groups"]
+    for name, part in optimizer._parts().items():
+        group[name] = part.state_dict()["param_groups"]
+
+
+def _split(
+    state_dict: dict[str, Any], n_params: int, parts: Iterable[str]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the options in a state dict of `Graft`, and the state dicts of its two optimizers."""
+    groups = state_dict.get("param_groups")
+    if not isinstance(groups, list) or len(groups) != 1 or not isinstance(groups[0], dict):
+        raise ValueError(f"loaded state dict: param_groups is {groups!r}, expected a list of one")
+    group = deepcopy(groups[0])
+    if missing := {"lr", "eps", "use_global_norm", "params", *parts} - group.keys():
+        raise ValueError(f"parameter group 0 has no {min(missing)}: it is of another optimizer")
+    ids = group.pop("params")
+    if len(ids) != n_params:
+        raise ValueError(f"parameter group 0: found {len(ids)} parameters, expected {n_params}")
+    states_of = {i: state_dict["state"].get(id, {}) for i, id in enumerate(ids)}
+    of_parts = {
+        name: {
+            "state": {i: held[name] for i, held in states_of.items() if name in held},
+            "param_groups": group.pop(name),
+        }
+        for name in parts
+    }
+    return group, of_parts
 
 
 def _is_one_call(optimizer: Optimizer) -> TypeGuard[Optim8Optimizer]:

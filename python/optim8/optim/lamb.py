@@ -1,5 +1,7 @@
 """LAMB, with 8-bit states."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
@@ -7,7 +9,7 @@ from typing_extensions import Unpack
 
 from optim8 import _native
 from optim8.optim._base import Optim8Optimizer
-from optim8.optim._check import check_betas, check_lr, check_not_negative
+from optim8.optim._check import as_number, check_betas, check_lr, check_not_negative
 from optim8.optim._options import Group, Options
 
 
@@ -111,6 +113,9 @@ class LAMB(Optim8Optimizer):
     def _rule(group: Group) -> str:
         return "lamb"
 
+    _grad_norm = 0.0
+    """Of all gradients of this step, if a group clips them."""
+
     def _before_step(self) -> None:
         self._grad_norm = 0.0
         if any(group["max_grad_norm"] is not None for group in self.param_groups):
@@ -120,5 +125,6 @@ class LAMB(Optim8Optimizer):
 
     def _hyper(self, rule: str, group: Group) -> dict[str, float]:
         limit = group["max_grad_norm"]
-        excess = 1.0 if limit is None else max(1.0, self._grad_norm / limit)
+        limit = math.inf if limit is None else as_number("max_grad_norm", limit)
+        excess = max(1.0, self._grad_norm / limit)
         return {**super()._hyper(rule, group), "grad_scale": 1.0 / excess}

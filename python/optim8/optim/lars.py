@@ -5,7 +5,7 @@ from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
 from optim8.optim._base import Optim8Optimizer
-from optim8.optim._check import check_not_negative, check_sgd
+from optim8.optim._check import check_nesterov, check_not_negative, check_sgd
 from optim8.optim._options import Group, Options
 
 
@@ -99,10 +99,16 @@ class LARS(Optim8Optimizer):
         }
         super().__init__(params, defaults, options)
 
+    _step_stays = False  # the first gradient of a momentum buffer is not dampened
+
     @staticmethod
     def _check(group: Group) -> None:
         check_sgd(group)
         check_not_negative(group, "trust_coeff", "eps")
+
+    @staticmethod
+    def _check_together(defaults: Group) -> None:
+        check_nesterov(defaults)
 
     @staticmethod
     def _rule(group: Group) -> str:

@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 
 from optim8 import _native
 from optim8.optim._base import Optim8Optimizer
+from optim8.optim._check import as_number
 from optim8.optim._options import Group, Options
 
 _ADJUSTMENTS = {
@@ -123,14 +124,7 @@ class Muon(Optim8Optimizer):
         ):
             if not group[name] >= 0.0:
                 raise ValueError(f"{label} should be >= 0 but is: {group[name]}")
-        if group["adjust_lr_fn"] not in (None, *_ADJUSTMENTS):
-            raise ValueError(
-                f"Adjust learning rate function {group['adjust_lr_fn']} is not supported"
-            )
-        if group["ns_steps"] >= 100:
-            raise ValueError("Number of steps must be less than 100 for computational efficiency")
-        if len(group["ns_coefficients"]) != 3:
-            raise ValueError("Coefficients must be a tuple of exactly 3 values")
+        _check_orthogonal(group)
         if group["param_rounding"] != "nearest":
             raise ValueError(
                 f"Invalid param_rounding: {group['param_rounding']!r} (Muon's update is torch's, "
@@ -154,6 +148,10 @@ class Muon(Optim8Optimizer):
                     f"{param.size()}"
                 )
 
+    def _check_entries(self, group: Group) -> None:
+        super()._check_entries(group)
+        _check_orthogonal(group)
+
     @staticmethod
     def _rule(group: Group) -> str:
         return "muon"
@@ -161,7 +159,7 @@ class Muon(Optim8Optimizer):
     def _run(self, groups: list[Any]) -> int:
         _native.check_step(groups)
         for group in self.param_groups:
-            self._check(group)  # what the native step does not see
+            _check_orthogonal(group)
         skipped = 0
         for group, (rule, hyper, options, rows) in zip(self.param_groups, groups, strict=True):
             for index, param, grad, *states in rows:
@@ -173,6 +171,22 @@ class Muon(Optim8Optimizer):
                 if param.numel() > 0:
                     _descend(param.detach(), direction, group)
         return skipped
+
+
+def _check_orthogonal(group: Group) -> None:
+    """Raise for what the native step does not see, with torch's messages where it has one."""
+    for name in ("lr", "weight_decay", "eps"):
+        as_number(name, group[name])
+    if group["adjust_lr_fn"] not in (None, *_ADJUSTMENTS):
+        raise ValueError(f"Adjust learning rate function {group['adjust_lr_fn']} is not supported")
+    if not isinstance(group["ns_steps"], int):
+        raise TypeError(f"ns_steps is {group['ns_steps']!r}, expected an int")
+    if group["ns_steps"] >= 100:
+        raise ValueError("Number of steps must be less than 100 for computational efficiency")
+    if len(group["ns_coefficients"]) != 3:
+        raise ValueError("Coefficients must be a tuple of exactly 3 values")
+    for coefficient in group["ns_coefficients"]:
+        as_number("ns_coefficients", coefficient)
 
 
 def _descend(param: Tensor, direction: Tensor, group: Group) -> None:

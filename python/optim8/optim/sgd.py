@@ -5,7 +5,7 @@ from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
 from optim8.optim._base import Optim8Optimizer
-from optim8.optim._check import check_sgd
+from optim8.optim._check import check_nesterov, check_sgd
 from optim8.optim._options import Group, Options
 
 
@@ -95,9 +95,15 @@ class SGD(Optim8Optimizer):
         }
         super().__init__(params, defaults, options)
 
+    _step_stays = False  # the first gradient of a momentum buffer is not dampened
+
     @staticmethod
     def _check(group: Group) -> None:
         check_sgd(group)
+
+    @staticmethod
+    def _check_together(defaults: Group) -> None:
+        check_nesterov(defaults)
 
     @staticmethod
     def _rule(group: Group) -> str:
@@ -164,9 +170,15 @@ class SGDW(Optim8Optimizer):
         }
         super().__init__(params, defaults, options)
 
+    _step_stays = False  # the first gradient of a momentum buffer is not dampened
+
     @staticmethod
     def _check(group: Group) -> None:
         check_sgd(group)
+
+    @staticmethod
+    def _check_together(defaults: Group) -> None:
+        check_nesterov(defaults)
 
     @staticmethod
     def _rule(group: Group) -> str:
