@@ -4,8 +4,10 @@
 //!
 //! ```text
 //! error <- simd <- element <- rounding <- format <- block <- effect, wide <-+
-//!        real <-+                     decoding <-+  layout <---------------+- update <- step <- kernel <- rules <- api
-//!             ^------------------------------------- rule <----------------+           -> plan, pool, alias, tensor
+//!        real <-+                     decoding <-+  layout <---------------+- update
+//!             ^------------------------------------- rule <----------------+
+//!
+//! update <- step <- kernel <- rules <- api -> plan, pool, alias, tensor <- strided
 //! ```
 //!
 //! - [`Layout`]: where blocks begin and end.
@@ -32,6 +34,7 @@ mod rule;
 mod rules;
 mod simd;
 mod step;
+mod strided;
 mod tensor;
 mod update;
 mod wide;

@@ -8,6 +8,7 @@
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
 use crate::layout::Shape;
+use crate::strided::{self, Dims, Run};
 use core::ops::Range;
 use smallvec::SmallVec;
 use std::fmt;
@@ -203,14 +204,14 @@ impl Tensor {
 
     /// The distances in bytes between elements along each dimension.
     pub(crate) fn distances(&self) -> impl Iterator<Item = usize> {
-        self.merged_dims().into_iter().map(|(_, stride)| stride.unsigned_abs())
+        self.dims().into_iter().map(|(_, stride)| stride.unsigned_abs())
     }
 
     /// The addresses from the first byte to the last, where only those dimensions count whose stride is no
     /// multiple of `period` bytes.
     pub(crate) fn addresses_modulo(&self, period: usize) -> Range<usize> {
         let (mut low, mut high) = (0, self.dtype.size() as isize);
-        for (len, stride) in self.merged_dims() {
+        for (len, stride) in self.dims() {
             if stride.unsigned_abs() % period != 0 {
                 let reach = stride * (len as isize - 1);
                 if reach < 0 { low += reach } else { high += reach }
@@ -288,11 +289,13 @@ impl Tensor {
     ///
     /// As [`Tensor::read`].
     unsafe fn copy<E: Element>(&self, range: Range<usize>) -> Vec<E> {
-        let mut copy = Vec::with_capacity(range.len());
+        let mut copy = vec![E::default(); range.len()];
         self.for_each_run(range, |run| {
-            // SAFETY: the addresses are those of elements within the tensor, which the maker
-            // promised may be read at any alignment.
-            copy.extend(run.addresses().map(|at| unsafe { at.cast::<E>().read_unaligned() }));
+            run.zip(&mut copy, |value, address| {
+                // SAFETY: the addresses are those of elements within the tensor, which the maker
+                // promised may be read at any alignment.
+                *value = unsafe { address.cast::<E>().read_unaligned() };
+            });
         });
         copy
     }
@@ -319,85 +322,30 @@ impl Tensor {
         if !writes {
             return result;
         }
-        let mut rest = &*copy;
         self.for_each_run(range, |run| {
-            let (values, others) = rest.split_at(run.len);
-            rest = others;
-            for (&value, at) in values.iter().zip(run.addresses()) {
+            run.zip(&mut copy, |value, address| {
                 // SAFETY: the addresses are those of elements within the tensor, which the caller
                 // promises nothing else uses and the maker promised may be written at any alignment.
-                unsafe { at.cast::<E>().write_unaligned(value) }
-            }
+                unsafe { address.cast::<E>().write_unaligned(*value) }
+            });
         });
         result
     }
 
-    /// Calls `f` with elements in row-major order, in runs as long as the strides allow.
-    pub(crate) fn for_each_run(&self, range: Range<usize>, mut f: impl FnMut(Run)) {
-        if range.is_empty() {
-            return;
-        }
-        let mut dims = self.merged_dims();
-        let (run_len, step) = dims.pop().unwrap_or((1, 0));
-        // An odometer: the index along each dimension but the last, the last of them turning fastest.
-        let mut index = vec![0; dims.len()];
-        let mut offset = 0;
-        let mut n_before = range.start / run_len;
-        for (index, &(len, stride)) in index.iter_mut().zip(&dims).rev() {
-            *index = n_before % len;
-            n_before /= len;
-            offset += *index as isize * stride;
-        }
-        let mut element = range.start;
-        while element < range.end {
-            let at = element % run_len;
-            let len = (run_len - at).min(range.end - element);
-            f(Run { start: self.data.wrapping_offset(offset + at as isize * step), step, len });
-            element += len;
-            for (index, &(len, stride)) in index.iter_mut().zip(&dims).rev() {
-                *index += 1;
-                offset += stride;
-                if *index < len {
-                    break;
-                }
-                offset -= stride * len as isize;
-                *index = 0;
-            }
-        }
+    /// Calls `f` with all elements of a range of the row-major order, in runs.
+    pub(crate) fn for_each_run(&self, range: Range<usize>, f: impl FnMut(Run)) {
+        strided::for_each_run(self.data, &self.dims(), range, f);
     }
 
-    /// Length and stride in bytes of each dimension, without those of one element, and with those in one
-    /// that are stepped through as one.
-    fn merged_dims(&self) -> SmallVec<[(usize, isize); 4]> {
+    /// Length and stride in bytes of each dimension, as few as there can be.
+    fn dims(&self) -> Dims {
         let size = self.dtype.size() as isize;
-        let Some(strides) = &self.strides else {
-            return SmallVec::from_slice(&[(self.n_elements(), size)]);
-        };
-        let mut dims = SmallVec::<[(usize, isize); 4]>::new();
-        for (&len, stride) in self.shape.iter().zip(strides).filter(|&(&len, _)| len != 1) {
-            let stride = stride * size;
-            match dims.last_mut() {
-                Some(outer) if outer.1 == stride * len as isize => *outer = (outer.0 * len, stride),
-                _ => dims.push((len, stride)),
-            }
+        match &self.strides {
+            None => Dims::from_slice(&[(self.n_elements(), size)]),
+            Some(strides) => strided::merged(
+                self.shape.iter().copied().zip(strides.iter().map(|stride| stride * size)),
+            ),
         }
-        dims
-    }
-}
-
-/// Elements at equal distances.
-#[derive(Clone, Copy)]
-pub(crate) struct Run {
-    start: *mut u8,
-    /// Bytes from each to the next.
-    step: isize,
-    len: usize,
-}
-
-impl Run {
-    /// The address of each.
-    pub(crate) fn addresses(self) -> impl ExactSizeIterator<Item = *mut u8> {
-        (0..self.len).map(move |i| self.start.wrapping_offset(i as isize * self.step))
     }
 }
 
@@ -420,37 +368,7 @@ fn is_row_major(shape: &[usize], strides: &[isize]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn runs_are_the_elements_in_row_major_order(
-            dims in prop::collection::vec((1_usize..5, prop::sample::select(vec![-8, -2, 1, 2, 3, 6])), 0..4),
-            ends in any::<[prop::sample::Index; 2]>(),
-        ) {
-            let mut memory = [0_u16; 256];
-            let shape: Shape = dims.iter().map(|dim| dim.0).collect();
-            let strides: Strides = dims.iter().map(|dim| dim.1).collect();
-            let first = memory[128..].as_mut_ptr();
-            // SAFETY: all elements are within the memory, and nobody reads or writes it.
-            let tensor = unsafe {
-                Tensor::new(Name::Plain("view"), Dtype::Float16, first.cast(), shape, Some(strides))
-            }
-            .expect("memory");
-            let expected = dims.iter().fold(vec![first], |all, &(len, stride)| {
-                let along = |at: *mut u16| (0..len as isize).map(move |i| at.wrapping_offset(i * stride));
-                all.into_iter().flat_map(along).collect()
-            });
-            let mut ends = ends.map(|end| end.index(expected.len() + 1));
-            ends.sort_unstable();
-            let mut found = vec![];
-            tensor.for_each_run(ends[0]..ends[1], |run| {
-                found.extend(run.addresses().map(|at| at.cast::<u16>()));
-            });
-            prop_assert_eq!(&found, &expected[ends[0]..ends[1]]);
-        }
-    }
+    use super::is_row_major;
 
     #[test]
     fn row_major_is_what_torch_calls_contiguous() {
