@@ -104,3 +104,4 @@ fmt: $(DEPENDENCIES) ## format everything, and fix what ruff can fix
 clean: ## remove what is built, but not .venv
 	cargo clean
 	rm -rf out dist .mypy_cache .pytest_cache .ruff_cache .hypothesis $(PACKAGE)
+	rm -f python/optim8/_native.*so python/optim8/_native.pyd

@@ -49,9 +49,9 @@ def test_every_section_trains_in_8_bits(section, monkeypatch):
         monkeypatch.setenv("RANK", "0")
         monkeypatch.setenv("WORLD_SIZE", "1")
     optimizer = run(section)["optimizer"]
-    assert isinstance(optimizer, optim8.AdamW)
+    assert isinstance(optimizer, optim8.optim.Optim8Optimizer)
     states = list(optimizer.state.values())
-    assert any("exp_avg_codes" in state for state in states)
+    assert any(key.endswith("_codes") for state in states for key in state)
     assert all(state["step"] > 0 for state in states)
 
 

@@ -27,29 +27,21 @@ look at.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from optim8.plan.bootstrap import interval
 from optim8.plan.frontier import Optimum
 from optim8.plan.loss import ParametricLoss
 from optim8.plan.runs import Array
-
-# SciPy's L-BFGS of five unknowns wakes the threads of its BLAS at every step: 320 ms of processor
-# time for a descent that takes 6. The variable is read once, when SciPy's BLAS is loaded, and not
-# left behind for other libraries.
-_threads_are_set = "OPENBLAS_NUM_THREADS" in os.environ
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-from scipy.optimize import minimize  # type: ignore[import-untyped]  # noqa: E402
-
-if not _threads_are_set:
-    del os.environ["OPENBLAS_NUM_THREADS"]
 
 #: Where the Huber loss turns from a square to a line, in nats of ln L.
 DELTA = 1e-3
@@ -199,9 +191,9 @@ def fit(
     objective = Objective(runs, centers)
     points = [shift(np.array(start), centers) for start in starts]
     points.sort(key=objective.value)
-    _, best = min(
-        (descend(objective, point) for point in points[:n_descents]), key=lambda end: end[0]
-    )
+    with _one_thread():
+        ends = [descend(objective, point) for point in points[:n_descents]]
+    _, best = min(ends, key=lambda end: end[0])
     return _law(best, centers)
 
 
@@ -256,12 +248,13 @@ def resample(runs: Runs, law: ParametricLoss, n_resamples: int, seed: int) -> Re
         np.array([np.log(law.A), np.log(law.B), np.log(law.E), law.alpha, law.beta]), centers
     )
     laws: list[ParametricLoss] = []
-    while len(laws) < n_resamples:
-        try:
-            drawn = runs.at(random.integers(len(runs.loss), size=len(runs.loss)))
-        except ValueError:  # too little variety
-            continue
-        laws.append(_law(descend(Objective(drawn, centers), start)[1], centers))
+    with _one_thread():
+        while len(laws) < n_resamples:
+            try:
+                drawn = runs.at(random.integers(len(runs.loss), size=len(runs.loss)))
+            except ValueError:  # too little variety
+                continue
+            laws.append(_law(descend(Objective(drawn, centers), start)[1], centers))
     return Resampled(laws)
 
 
@@ -274,6 +267,13 @@ def ill_determined(intervals: dict[str, tuple[float, float]]) -> list[str]:
     ['A']
     """
     return [name for name, (low, high) in intervals.items() if high > ILL_DETERMINED_FACTOR * low]
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    # SciPy's L-BFGS of five unknowns wakes the threads of its BLAS at every step: 320 ms of
+    # processor time for a descent that takes 6.
+    limits: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+    return limits
 
 
 def _centers(runs: Runs) -> tuple[float, float]:
