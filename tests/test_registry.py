@@ -15,7 +15,6 @@ from optim8.optim import Optim8Optimizer, Options
 from optim8.optim._base import _IN_TUPLES
 from specs import CLASSES, OWN_TESTS, SPECS, TORCH_CLASSES, by_rule
 
-
 ROW_WITH_MOMENTUM = ("LARS", "SGD", "SGDW")
 """Classes whose row of the README begins with what they take with momentum."""
 
