@@ -3,7 +3,7 @@
 use crate::alias::{self, Access};
 use crate::block::{DequantizeBlocks, QuantizeBlocks, SumOfSquares};
 use crate::effect::Effect;
-use crate::element::{Dtype, Element};
+use crate::element::{Dtype, Element, for_float};
 use crate::error::{Error, Result};
 use crate::format::Codec;
 use crate::kernel::{BoundRule, Job, Pass};
@@ -15,7 +15,6 @@ use crate::simd::Level;
 use crate::step::{Options, Outcome};
 use crate::tensor::Tensor;
 use core::ops::Range;
-use half::{bf16, f16};
 use std::sync::OnceLock;
 
 /// Below this many elements for each thread, waking a thread costs more than it saves.
@@ -255,12 +254,6 @@ fn check_tensors(group: &StepGroup, tensors: &StepTensors) -> Result<(Layout, bo
     Ok((layout, quantized))
 }
 
-/// Checks codes and scales of a tensor.
-fn check_quantized(codes: &Tensor, scales: &Tensor, of: &Tensor, layout: &Layout) -> Result<()> {
-    codes.expect_slice_of(Dtype::UInt8, of.shape())?;
-    scales.expect_slice_of(Dtype::Float32, &layout.scales_shape())
-}
-
 /// The sum of the squares of all elements that are finite; the same for any vectors and threads.
 ///
 /// # Errors
@@ -278,13 +271,9 @@ pub fn sum_of_squares(tensors: &[Tensor], n_threads: usize) -> Result<f64> {
         let (tensor, elements) = (&tensors[index], layouts[index].elements(blocks));
         // SAFETY: the dtype chooses the type; nothing is written.
         unsafe {
-            match tensor.dtype() {
-                Dtype::Float32 => tensor.read(elements, |values: &[f32]| squares(level, values)),
-                Dtype::Float64 => tensor.read(elements, |values: &[f64]| squares(level, values)),
-                Dtype::BFloat16 => tensor.read(elements, |values: &[bf16]| squares(level, values)),
-                Dtype::Float16 => tensor.read(elements, |values: &[f16]| squares(level, values)),
-                Dtype::UInt8 => unreachable!("the dtype of tensors has been checked"),
-            }
+            for_float!(tensor.dtype(), E => {
+                tensor.read(elements, |values: &[E]| squares(level, values))
+            })
         }
     });
     Ok(parts.into_iter().sum())
@@ -332,13 +321,7 @@ pub struct QuantizeCall {
 /// Any [`Error`] that says what does not fit; then nothing has been written.
 pub fn quantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
     let layout = check_call(call, false)?;
-    match call.values.dtype() {
-        Dtype::Float32 => quantize_as::<f32>(call, layout, n_threads),
-        Dtype::Float64 => quantize_as::<f64>(call, layout, n_threads),
-        Dtype::BFloat16 => quantize_as::<bf16>(call, layout, n_threads),
-        Dtype::Float16 => quantize_as::<f16>(call, layout, n_threads),
-        Dtype::UInt8 => unreachable!("the dtype of values has been checked"),
-    }
+    for_float!(call.values.dtype(), E => quantize_as::<E>(call, layout, n_threads))
 }
 
 fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
@@ -375,13 +358,7 @@ fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize
 /// Any [`Error`] that says what does not fit; then nothing has been written.
 pub fn dequantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
     let layout = check_call(call, true)?;
-    match call.values.dtype() {
-        Dtype::Float32 => dequantize_as::<f32>(call, layout, n_threads),
-        Dtype::Float64 => dequantize_as::<f64>(call, layout, n_threads),
-        Dtype::BFloat16 => dequantize_as::<bf16>(call, layout, n_threads),
-        Dtype::Float16 => dequantize_as::<f16>(call, layout, n_threads),
-        Dtype::UInt8 => unreachable!("the dtype of values has been checked"),
-    }
+    for_float!(call.values.dtype(), E => dequantize_as::<E>(call, layout, n_threads))
 }
 
 fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
@@ -418,7 +395,8 @@ fn check_call(call: &QuantizeCall, values_written: bool) -> Result<Layout> {
         values.expect_no_self_overlap()?;
     }
     let layout = Layout::new(values.shape(), *block_size)?;
-    check_quantized(codes, scales, values, &layout)?;
+    codes.expect_slice_of(Dtype::UInt8, values.shape())?;
+    scales.expect_slice_of(Dtype::Float32, &layout.scales_shape())?;
     alias::check(&[
         Access { tensor: values, written: values_written },
         Access { tensor: codes, written: !values_written },

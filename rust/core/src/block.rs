@@ -210,8 +210,7 @@ impl<E: Element> Kernel for QuantizeBlocks<'_, E> {
         for (indices, elements) in layout.batches(blocks, blocks_in_batch(block_size)) {
             let mut peaks = [0; MAX_BLOCKS];
             for (block, values) in values[elements.clone()].chunks(block_size).enumerate() {
-                peaks[block] =
-                    scratch.load(simd, block * block_size.div_ceil(GROUP), values, signed);
+                peaks[block] = scratch.load(simd, block * (block_size / GROUP), values, signed);
             }
             let peaks = &peaks[..indices.len()];
             let (codes, scales) = (&mut codes[elements], &mut scales[indices]);

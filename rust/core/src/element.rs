@@ -51,6 +51,32 @@ impl Dtype {
     }
 }
 
+/// Evaluates an expression for the number type of a dtype that has been checked to be a float's.
+macro_rules! for_float {
+    ($dtype:expr, $float:ident => $body:expr) => {
+        match $dtype {
+            Dtype::Float32 => {
+                type $float = f32;
+                $body
+            }
+            Dtype::Float64 => {
+                type $float = f64;
+                $body
+            }
+            Dtype::BFloat16 => {
+                type $float = half::bf16;
+                $body
+            }
+            Dtype::Float16 => {
+                type $float = half::f16;
+                $body
+            }
+            Dtype::UInt8 => unreachable!("the dtype has been checked to be a float's"),
+        }
+    };
+}
+pub(crate) use for_float;
+
 /// A number type that memory may hold.
 pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     /// The type in which formulas are computed.

@@ -88,6 +88,16 @@ pub(crate) trait Rule<const N: usize>: Copy + Send + Sync + 'static {
     fn update<T: Real>(&self, param: T, grad: T, state: [T; N]) -> (T, [T; N]);
 }
 
+/// The values of a rule's hyperparameters, as many as it names.
+pub(crate) fn named<const K: usize>(hyper: &[f64]) -> [f64; K] {
+    hyper.try_into().expect("the number of hyperparameters has been checked")
+}
+
+/// What the weights of `n` values are together in their moving average, which began with 0.
+pub(crate) fn share_so_far(decay: f64, n: f64) -> f64 {
+    1.0 - decay.powf(n)
+}
+
 /// First moments with a decay of at least this move too slowly to be rounded to nearest.
 pub(crate) const SLOW_DECAY: f64 = 0.99;
 

@@ -2,14 +2,14 @@
 //!
 //! A rule and its dtypes are types to the compiler and values to the caller. Here one becomes the
 //! other, once for each chunk of blocks. Codecs are not part of the table, as decoding and encoding
-//! are a call for each batch of blocks (`format/`): so a codec or a rule more adds a line to the machine
-//! code, and not a factor.
+//! are a call for each batch of blocks (`format/`; but see `decoding.rs`): so a codec or a rule more adds
+//! a line to the machine code, and not a factor.
 
 #[cfg(test)]
 mod tests;
 
 use crate::effect::Effect;
-use crate::element::{Dtype, Element};
+use crate::element::{Dtype, Element, for_float};
 use crate::layout::Layout;
 use crate::rounding::Stream;
 use crate::rule::{Kind, Rule};
@@ -18,7 +18,6 @@ use crate::step::{Options, Outcome, StateBlocks, StepBlocks};
 use crate::tensor::Tensor;
 use crate::wide::{round, widened};
 use core::ops::Range;
-use half::{bf16, f16};
 
 /// The checked tensors of one parameter, ready to be stepped.
 pub(crate) struct Job<'a> {
@@ -96,15 +95,7 @@ impl<R: Rule<N>, const N: usize> BoundRule for Bound<R, N> {
 
     unsafe fn run(&self, pass: Pass, job: &Job<'_>, blocks: Range<usize>) -> Outcome {
         // SAFETY: the dtype chooses the type; the caller promises the rest.
-        unsafe {
-            match job.param.dtype() {
-                Dtype::Float32 => self.0.run_as::<f32>(pass, job, blocks),
-                Dtype::Float64 => self.0.run_as::<f64>(pass, job, blocks),
-                Dtype::BFloat16 => self.0.run_as::<bf16>(pass, job, blocks),
-                Dtype::Float16 => self.0.run_as::<f16>(pass, job, blocks),
-                Dtype::UInt8 => unreachable!("the dtype of parameters has been checked"),
-            }
-        }
+        unsafe { for_float!(job.param.dtype(), E => self.0.run_as::<E>(pass, job, blocks)) }
     }
 }
 

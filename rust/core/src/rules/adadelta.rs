@@ -1,7 +1,7 @@
 //! Adadelta (Zeiler 2012, algorithm 1), as `torch.optim.Adadelta` defines it.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State, average_square};
+use crate::rule::{Descent, Rule, State, average_square, named};
 
 /// Adadelta.
 #[derive(Clone, Copy)]
@@ -17,9 +17,7 @@ impl Rule<2> for Adadelta {
     const HYPER: &'static [&'static str] = &["lr", "rho", "eps", "weight_decay", "maximize"];
 
     fn new(hyper: &[f64], _step: f64) -> Self {
-        let &[lr, rho, eps, weight_decay, maximize] = hyper else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [lr, rho, eps, weight_decay, maximize] = named(hyper);
         Self { lr, rho, eps, descent: Descent::new(lr, weight_decay, false, maximize) }
     }
 

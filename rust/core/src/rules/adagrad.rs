@@ -1,7 +1,7 @@
 //! Adagrad (Duchi, Hazan, Singer 2011), as `torch.optim.Adagrad` defines it.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State};
+use crate::rule::{Descent, Rule, State, named};
 
 /// Adagrad.
 #[derive(Clone, Copy)]
@@ -17,9 +17,7 @@ impl Rule<1> for Adagrad {
     const HYPER: &'static [&'static str] = &["lr", "lr_decay", "weight_decay", "eps", "maximize"];
 
     fn new(hyper: &[f64], step: f64) -> Self {
-        let &[lr, lr_decay, weight_decay, eps, maximize] = hyper else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [lr, lr_decay, weight_decay, eps, maximize] = named(hyper);
         Self {
             step_size: lr / (1.0 + (step - 1.0) * lr_decay),
             eps,

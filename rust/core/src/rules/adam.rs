@@ -2,7 +2,7 @@
 //! `torch.optim.Adam` and `torch.optim.AdamW` define them; AMSGrad (Reddi et al. 2018) too.
 
 use crate::real::Real;
-use crate::rule::{Rule, SLOW_DECAY, State, decayed, direction};
+use crate::rule::{Rule, SLOW_DECAY, State, decayed, direction, named, share_so_far};
 
 /// Adam; with weight decay in the gradient, or `DECOUPLED` from it as in AdamW.
 #[derive(Clone, Copy)]
@@ -51,17 +51,15 @@ impl<const DECOUPLED: bool> Rule<2> for Adam<DECOUPLED> {
         &["lr", "beta1", "beta2", "eps", "weight_decay", "maximize"];
 
     fn new(hyper: &[f64], step: f64) -> Self {
-        let &[lr, beta1, beta2, eps, weight_decay, maximize] = hyper else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [lr, beta1, beta2, eps, weight_decay, maximize] = named(hyper);
         Self {
             beta1,
             beta2,
             eps,
             weight_decay,
             shrink: 1.0 - lr * weight_decay,
-            step_size: lr / (1.0 - beta1.powf(step)),
-            debias2: 1.0 / (1.0 - beta2.powf(step)).sqrt(),
+            step_size: lr / share_so_far(beta1, step),
+            debias2: 1.0 / share_so_far(beta2, step).sqrt(),
             direction: direction(maximize),
         }
     }

@@ -1,7 +1,7 @@
 //! Adamax (Kingma and Ba 2015, algorithm 2), as `torch.optim.Adamax` defines it.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average};
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, named, share_so_far};
 
 /// Adamax.
 #[derive(Clone, Copy)]
@@ -20,14 +20,12 @@ impl Rule<2> for Adamax {
         &["lr", "beta1", "beta2", "eps", "weight_decay", "maximize"];
 
     fn new(hyper: &[f64], step: f64) -> Self {
-        let &[lr, beta1, beta2, eps, weight_decay, maximize] = hyper else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [lr, beta1, beta2, eps, weight_decay, maximize] = named(hyper);
         Self {
             beta1,
             beta2,
             eps,
-            step_size: lr / (1.0 - beta1.powf(step)),
+            step_size: lr / share_so_far(beta1, step),
             descent: Descent::new(lr, weight_decay, false, maximize),
         }
     }

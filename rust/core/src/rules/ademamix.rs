@@ -2,7 +2,7 @@
 //! first moment that remembers for much longer.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square};
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square, named, share_so_far};
 
 /// AdEMAMix.
 #[derive(Clone, Copy)]
@@ -48,11 +48,8 @@ impl Rule<3> for AdEmaMix {
     ];
 
     fn new(hyper: &[f64], step: f64) -> Self {
-        let &[lr, beta1, beta2, beta3, alpha, t_alpha, t_beta3, eps, weight_decay, maximize] =
-            hyper
-        else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [lr, beta1, beta2, beta3, alpha, t_alpha, t_beta3, eps, weight_decay, maximize] =
+            named(hyper);
         Self {
             beta1,
             beta2,
@@ -60,8 +57,8 @@ impl Rule<3> for AdEmaMix {
             alpha: if t_alpha == 0.0 { alpha } else { alpha * (step / t_alpha).min(1.0) },
             eps,
             lr,
-            debias1: 1.0 / (1.0 - beta1.powf(step)),
-            debias2: 1.0 / (1.0 - beta2.powf(step)).sqrt(),
+            debias1: 1.0 / share_so_far(beta1, step),
+            debias2: 1.0 / share_so_far(beta2, step).sqrt(),
             descent: Descent::new(lr, weight_decay, true, maximize),
         }
     }

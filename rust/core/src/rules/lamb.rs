@@ -2,7 +2,7 @@
 //! as the tensor is large.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average_square, decayed};
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average_square, decayed, named, share_so_far};
 
 /// LAMB.
 #[derive(Clone, Copy)]
@@ -62,7 +62,7 @@ impl Rule<2> for Lamb {
     const MEASURES: bool = true;
 
     fn new(hyper: &[f64], step: f64) -> Self {
-        let &[
+        let [
             lr,
             beta1,
             beta2,
@@ -73,10 +73,7 @@ impl Rule<2> for Lamb {
             always_adapt,
             grad_scale,
             maximize,
-        ] = hyper
-        else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        ] = named(hyper);
         Self {
             lr,
             beta1,
@@ -87,8 +84,8 @@ impl Rule<2> for Lamb {
             trust_clip: trust_clip != 0.0,
             adapts: weight_decay != 0.0 || always_adapt != 0.0,
             grad_scale,
-            debias1: 1.0 / (1.0 - beta1.powf(step)),
-            debias2: 1.0 / (1.0 - beta2.powf(step)).sqrt(),
+            debias1: 1.0 / share_so_far(beta1, step),
+            debias2: 1.0 / share_so_far(beta2, step).sqrt(),
             step_size: lr,
             descent: Descent::new(lr, 0.0, false, maximize),
         }

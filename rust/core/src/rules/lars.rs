@@ -3,7 +3,7 @@
 
 use super::sgd::Momentum;
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State};
+use crate::rule::{Descent, Rule, State, named};
 
 /// LARS without momentum.
 #[derive(Clone, Copy)]
@@ -44,10 +44,7 @@ impl Rule<0> for Lars {
     const MEASURES: bool = true;
 
     fn new(hyper: &[f64], _step: f64) -> Self {
-        let &[lr, weight_decay, trust_coeff, eps, trust_clip, always_adapt, maximize] = hyper
-        else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [lr, weight_decay, trust_coeff, eps, trust_clip, always_adapt, maximize] = named(hyper);
         Self {
             lr,
             weight_decay,

@@ -2,7 +2,7 @@
 //! orthogonal and steps by, in Python, is written in place of the "parameter".
 
 use crate::real::Real;
-use crate::rule::{Rule, SLOW_DECAY, State, lerp};
+use crate::rule::{Rule, SLOW_DECAY, State, lerp, named};
 
 /// The momentum of Muon.
 #[derive(Clone, Copy)]
@@ -16,9 +16,7 @@ impl Rule<1> for Muon {
     const HYPER: &'static [&'static str] = &["momentum", "nesterov"];
 
     fn new(hyper: &[f64], _step: f64) -> Self {
-        let &[momentum, nesterov] = hyper else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [momentum, nesterov] = named(hyper);
         Self { momentum, nesterov: nesterov != 0.0 }
     }
 

@@ -2,7 +2,7 @@
 //! it.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square};
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square, named, share_so_far};
 
 /// NAdam.
 #[derive(Clone, Copy)]
@@ -35,10 +35,8 @@ impl Rule<2> for NAdam {
     const SCALARS: &'static [&'static str] = &["mu_product"];
 
     fn new(hyper: &[f64], step: f64) -> Self {
-        let &[lr, beta1, beta2, eps, weight_decay, momentum_decay, decoupled, maximize] = hyper
-        else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [lr, beta1, beta2, eps, weight_decay, momentum_decay, decoupled, maximize] =
+            named(hyper);
         let mu = |t: f64| beta1 * (1.0 - 0.5 * 0.96_f64.powf(t * momentum_decay));
         Self {
             lr,
@@ -47,7 +45,7 @@ impl Rule<2> for NAdam {
             eps,
             mu: [mu(step), mu(step + 1.0)],
             factors: [0.0; 2],
-            debias2: 1.0 / (1.0 - beta2.powf(step)).sqrt(),
+            debias2: 1.0 / share_so_far(beta2, step).sqrt(),
             descent: Descent::new(lr, weight_decay, decoupled != 0.0, maximize),
         }
     }

@@ -1,7 +1,7 @@
 //! RAdam (Liu et al. 2020, arXiv 1908.03265, algorithm 2), as `torch.optim.RAdam` defines it.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square};
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square, named, share_so_far};
 
 /// RAdam.
 #[derive(Clone, Copy)]
@@ -23,16 +23,14 @@ impl Rule<2> for RAdam {
         &["lr", "beta1", "beta2", "eps", "weight_decay", "decoupled_weight_decay", "maximize"];
 
     fn new(hyper: &[f64], step: f64) -> Self {
-        let &[lr, beta1, beta2, eps, weight_decay, decoupled, maximize] = hyper else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
-        let correction2 = 1.0 - beta2.powf(step);
+        let [lr, beta1, beta2, eps, weight_decay, decoupled, maximize] = named(hyper);
+        let correction2 = share_so_far(beta2, step);
         let rho_inf = 2.0 / (1.0 - beta2) - 1.0;
         let rho = rho_inf - 2.0 * step * beta2.powf(step) / correction2;
         let adaptive = rho > 5.0;
         let rectified = (rho - 4.0) * (rho - 2.0) * rho_inf * correction2
             / ((rho_inf - 4.0) * (rho_inf - 2.0) * rho);
-        let step_size = lr / (1.0 - beta1.powf(step));
+        let step_size = lr / share_so_far(beta1, step);
         Self {
             beta1,
             beta2,

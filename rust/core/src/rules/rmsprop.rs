@@ -2,7 +2,7 @@
 //! equations 38 to 45) and with momentum, as `torch.optim.RMSprop` defines them.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square};
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square, named};
 
 /// Variances below this share of the square are not trusted where averages are quantized: they are
 /// a difference of two numbers that are known to a hundredth.
@@ -50,9 +50,7 @@ impl Rule<1> for RmsProp {
         &["lr", "alpha", "eps", "weight_decay", "momentum", "maximize"];
 
     fn new(hyper: &[f64], _step: f64) -> Self {
-        let &[lr, alpha, eps, weight_decay, momentum, maximize] = hyper else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [lr, alpha, eps, weight_decay, momentum, maximize] = named(hyper);
         let descent = Descent::new(lr, weight_decay, false, maximize);
         Self { lr, alpha, eps, momentum, least_variance: 0.0, descent }
     }

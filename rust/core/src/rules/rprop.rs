@@ -1,7 +1,7 @@
 //! Rprop (Riedmiller and Braun 1993), as `torch.optim.Rprop` defines it.
 
 use crate::real::Real;
-use crate::rule::{Rule, State, direction};
+use crate::rule::{Rule, State, direction, named};
 
 /// Rprop.
 #[derive(Clone, Copy)]
@@ -20,9 +20,7 @@ impl Rule<2> for Rprop {
         &["eta_minus", "eta_plus", "step_size_min", "step_size_max", "maximize"];
 
     fn new(hyper: &[f64], _step: f64) -> Self {
-        let &[eta_minus, eta_plus, step_size_min, step_size_max, maximize] = hyper else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [eta_minus, eta_plus, step_size_min, step_size_max, maximize] = named(hyper);
         let direction = direction(maximize);
         Self { eta_minus, eta_plus, step_size_min, step_size_max, direction }
     }

@@ -9,7 +9,7 @@
 //! ```
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State, average_square, decayed, lerp};
+use crate::rule::{Descent, Rule, State, average_square, decayed, lerp, named, share_so_far};
 
 /// Schedule-Free AdamW.
 #[derive(Clone, Copy)]
@@ -44,18 +44,15 @@ impl Rule<2> for ScheduleFree {
     const SCALARS: &'static [&'static str] = &["weight_sum", "lr_max"];
 
     fn new(hyper: &[f64], step: f64) -> Self {
-        let &[lr, beta1, beta2, eps, weight_decay, warmup_steps, r, weight_lr_power, maximize] =
-            hyper
-        else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [lr, beta1, beta2, eps, weight_decay, warmup_steps, r, weight_lr_power, maximize] =
+            named(hyper);
         let warmup = if step < warmup_steps { step / warmup_steps } else { 1.0 };
         Self {
             beta1,
             beta2,
             eps,
             weight_decay,
-            rate: lr * warmup * (1.0 - beta2.powf(step)).sqrt(),
+            rate: lr * warmup * share_so_far(beta2, step).sqrt(),
             weight: step.powf(r),
             weight_lr_power,
             share: 0.0,

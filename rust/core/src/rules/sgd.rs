@@ -2,7 +2,7 @@
 //! 2019, arXiv 1711.05101, algorithm 1) with the weight decay of AdamW.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State};
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, named};
 
 /// SGD without momentum.
 #[derive(Clone, Copy)]
@@ -17,9 +17,7 @@ impl Rule<0> for Sgd {
         &["lr", "weight_decay", "decoupled_weight_decay", "maximize"];
 
     fn new(hyper: &[f64], _step: f64) -> Self {
-        let &[lr, weight_decay, decoupled, maximize] = hyper else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [lr, weight_decay, decoupled, maximize] = named(hyper);
         Self { lr, descent: Descent::new(lr, weight_decay, decoupled != 0.0, maximize) }
     }
 
@@ -82,9 +80,7 @@ pub(super) struct Momentum {
 impl Momentum {
     /// Takes momentum, dampening and nesterov.
     pub(super) fn new(hyper: &[f64], step: f64) -> Self {
-        let &[momentum, dampening, nesterov] = hyper else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [momentum, dampening, nesterov] = named(hyper);
         let fresh = if step == 1.0 { 1.0 } else { 1.0 - dampening };
         Self { momentum, fresh, nesterov: nesterov != 0.0 }
     }

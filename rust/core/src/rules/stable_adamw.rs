@@ -2,7 +2,7 @@
 //! are shortened while its second moments lag behind its gradients.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square};
+use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square, named};
 
 /// StableAdamW.
 #[derive(Clone, Copy)]
@@ -39,9 +39,7 @@ impl Rule<2> for StableAdamW {
     const MEASURES: bool = true;
 
     fn new(hyper: &[f64], step: f64) -> Self {
-        let &[lr, beta1, beta2, eps, weight_decay, maximize] = hyper else {
-            unreachable!("the number of hyperparameters has been checked")
-        };
+        let [lr, beta1, beta2, eps, weight_decay, maximize] = named(hyper);
         Self {
             lr,
             beta1: debiased(beta1, step),

@@ -16,7 +16,6 @@ use super::{Aligned, F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;
 use core::arch::asm;
 use core::arch::x86_64::*;
-use core::ops::{Add, Div, Mul, Sub};
 
 /// The proof that the CPU has AVX2, FMA and F16C, and the instructions on bits that came with them.
 #[derive(Clone, Copy, Debug)]
@@ -53,22 +52,7 @@ macro_rules! avx2 {
     };
 }
 
-/// Implements a binary operator by an intrinsic.
-macro_rules! operator {
-    ($trait:ident, $method:ident, $intrinsic:ident) => {
-        impl $trait for F32x8 {
-            type Output = Self;
-            #[inline(always)]
-            fn $method(self, other: Self) -> Self {
-                Self(avx2!($intrinsic(self.0, other.0)))
-            }
-        }
-    };
-}
-operator!(Add, add, _mm256_add_ps);
-operator!(Sub, sub, _mm256_sub_ps);
-operator!(Mul, mul, _mm256_mul_ps);
-operator!(Div, div, _mm256_div_ps);
+operators!(F32x8, avx2: _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps, _mm256_div_ps);
 
 impl Real for F32x8 {
     #[inline(always)]

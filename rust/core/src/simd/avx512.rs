@@ -15,7 +15,6 @@
 use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;
 use core::arch::x86_64::*;
-use core::ops::{Add, Div, Mul, Sub};
 
 /// The proof that the CPU has AVX-512 F, BW, DQ, VL and VBMI, and what AVX2's level needs.
 #[derive(Clone, Copy, Debug)]
@@ -51,22 +50,7 @@ macro_rules! avx512 {
     };
 }
 
-/// Implements a binary operator by an intrinsic.
-macro_rules! operator {
-    ($trait:ident, $method:ident, $intrinsic:ident) => {
-        impl $trait for F32x16 {
-            type Output = Self;
-            #[inline(always)]
-            fn $method(self, other: Self) -> Self {
-                Self(avx512!($intrinsic(self.0, other.0)))
-            }
-        }
-    };
-}
-operator!(Add, add, _mm512_add_ps);
-operator!(Sub, sub, _mm512_sub_ps);
-operator!(Mul, mul, _mm512_mul_ps);
-operator!(Div, div, _mm512_div_ps);
+operators!(F32x16, avx512: _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps, _mm512_div_ps);
 
 impl Real for F32x16 {
     #[inline(always)]

@@ -27,6 +27,9 @@ mod imp {
     pub(super) type Control = u32;
     /// All exceptions masked, round to nearest, no flushing.
     pub(super) const DEFAULT: Control = 0x1f80;
+    /// With denormals read and written as zeros.
+    #[cfg(test)]
+    pub(super) const FLUSHING: Control = DEFAULT | 0x8040;
 
     pub(super) fn get() -> Control {
         let mut control: Control = 0;
@@ -54,6 +57,9 @@ mod imp {
     pub(super) type Control = u64;
     /// Round to nearest, no flushing, NaNs propagated.
     pub(super) const DEFAULT: Control = 0;
+    /// With denormals read and written as zeros.
+    #[cfg(test)]
+    pub(super) const FLUSHING: Control = 1 << 24;
 
     pub(super) fn get() -> Control {
         let control: Control;
@@ -76,4 +82,23 @@ mod imp {
     pub(super) const DEFAULT: Control = ();
     pub(super) fn get() -> Control {}
     pub(super) fn set(_control: Control) {}
+}
+
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod tests {
+    use super::*;
+    use core::hint::black_box;
+
+    #[test]
+    fn tasks_run_in_the_default_environment_and_leave_the_callers() {
+        let denormal = || black_box(f32::MIN_POSITIVE) * black_box(0.5);
+        let (before, inside, after) = {
+            imp::set(imp::FLUSHING);
+            let found = (denormal(), with_default_float_env(denormal), denormal());
+            imp::set(imp::DEFAULT);
+            found
+        };
+        assert_eq!((before, after), (0.0, 0.0));
+        assert!(inside > 0.0);
+    }
 }

@@ -20,6 +20,25 @@
 //! and traits with `#[inline(always)]` methods ([`Kernel`]), where other code would use
 //! closures.
 
+/// Implements the operators of vectors by intrinsics, each in what says why it may be called.
+macro_rules! operators {
+    ($lanes:ident, $call:ident: $add:ident, $sub:ident, $mul:ident, $div:ident) => {
+        operators!($lanes, $call, Add::add, $add);
+        operators!($lanes, $call, Sub::sub, $sub);
+        operators!($lanes, $call, Mul::mul, $mul);
+        operators!($lanes, $call, Div::div, $div);
+    };
+    ($lanes:ident, $call:ident, $trait:ident::$method:ident, $intrinsic:ident) => {
+        impl core::ops::$trait for $lanes {
+            type Output = Self;
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                Self($call!($intrinsic(self.0, other.0)))
+            }
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]

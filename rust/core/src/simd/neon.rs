@@ -13,7 +13,6 @@ use super::{Aligned, F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;
 use core::arch::aarch64::*;
 use core::arch::asm;
-use core::ops::{Add, Div, Mul, Sub};
 
 /// The proof that the CPU has NEON.
 #[derive(Clone, Copy, Debug)]
@@ -46,22 +45,7 @@ macro_rules! neon {
     };
 }
 
-/// Implements a binary operator by an intrinsic.
-macro_rules! operator {
-    ($trait:ident, $method:ident, $intrinsic:ident) => {
-        impl $trait for F32x4 {
-            type Output = Self;
-            #[inline(always)]
-            fn $method(self, other: Self) -> Self {
-                Self(neon!($intrinsic(self.0, other.0)))
-            }
-        }
-    };
-}
-operator!(Add, add, vaddq_f32);
-operator!(Sub, sub, vsubq_f32);
-operator!(Mul, mul, vmulq_f32);
-operator!(Div, div, vdivq_f32);
+operators!(F32x4, neon: vaddq_f32, vsubq_f32, vmulq_f32, vdivq_f32);
 
 impl Real for F32x4 {
     #[inline(always)]

@@ -320,13 +320,3 @@ fn f64_lanes_compute_lane_by_lane() {
     assert_eq!(a.sign().0, [1.0, -1.0, 1.0]);
     assert_eq!(b.like(0.1).0, [0.1; 3]);
 }
-
-#[test]
-fn tasks_run_in_the_default_float_environment_and_leave_the_callers() {
-    let denormal = core::hint::black_box(f32::MIN_POSITIVE) * core::hint::black_box(0.5);
-    assert!(denormal > 0.0);
-    let inside = super::with_default_float_env(|| {
-        core::hint::black_box(f32::MIN_POSITIVE) * core::hint::black_box(0.5)
-    });
-    assert_eq!(inside, denormal);
-}
