@@ -65,7 +65,10 @@ def _info(_options: argparse.Namespace) -> None:
 
     from optim8 import _native
 
-    native = _native.info()
+    try:
+        native = _native.info()
+    except RuntimeError as error:  # OPTIM8_ISA names what this machine does not have
+        sys.exit(f"optim8: {error}")
     n_threads = torch.get_num_threads()
     for name, value in {
         "optim8": native["version"],
