@@ -20,20 +20,24 @@ PATH = Path(__file__).parent / "data" / "golden_states.json"
 CODEBOOKS = PATH.with_name("golden_codebooks.json")
 
 
-def states(spec, codec):
+def states(cls, kwargs, codec, dtype):
     """Return the states of a small parameter after three steps, as hex."""
-    numbers = torch.arange(2 * 40, dtype=torch.float32).reshape(2, 40)
+    numbers = torch.arange(2 * 40, dtype=dtype).reshape(2, 40)
     p = (numbers / 64 - 0.5).requires_grad_()
-    optimizer = spec.cls([p], codec=codec, block_size=32, min_quantized_numel=0, **spec.kwargs)
+    optimizer = cls([p], codec=codec, block_size=32, min_quantized_numel=0, **kwargs)
     for n in range(3):
         # Exact in float32 on every machine.
         p.grad = ((numbers * 37 + n * 11) % 101 - 50) / 64
         p.grad[1, 5] = 0.0
         optimizer.step()
     return {
-        name: [str(value.dtype), list(value.shape), value.numpy().tobytes().hex()]
+        name: [str(value.dtype), list(value.shape), bytes_of(value).hex()]
         for name, value in optimizer.state[p].items()
     }
+
+
+def bytes_of(value):
+    return value.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def codebooks():
@@ -48,7 +52,19 @@ def codebooks():
     }
 
 
-CASES = {f"{by_rule(spec)}-{codec}": (spec, codec) for spec in SPECS for codec in _native.CODECS}
+CASES = {
+    f"{by_rule(spec)}-{codec}": (spec.cls, spec.kwargs, codec, torch.float32)
+    for spec in SPECS
+    for codec in _native.CODECS
+} | {
+    f"{cls.__name__}-{dtype}": (cls, {}, "minifloat", dtype)
+    for cls, dtypes in (
+        (optim8.AdamW, (torch.bfloat16, torch.float16, torch.float64)),
+        (optim8.ScheduleFreeAdamW, (torch.bfloat16, torch.float16, torch.float64)),
+        (optim8.Muon, (torch.float32,)),  # its states do not depend on torch's matrix products
+    )
+    for dtype in dtypes
+}
 
 
 @pytest.mark.parametrize("case", CASES)
