@@ -5,7 +5,7 @@ use crate::format::{Codec, DecodeBlocks, EncodeBlocks};
 use crate::layout::Layout;
 use crate::real::Real;
 use crate::rounding::Rounding;
-use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, pairs};
+use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, pairs, prefetch_ahead};
 use core::ops::Range;
 
 /// Elements that are decoded, updated and encoded together, if their blocks are not larger: few enough to
@@ -63,6 +63,9 @@ impl<'a> Scratch<'a> {
         signed: bool,
     ) -> u32 {
         let mut peak = simd.splat_i32(0);
+        for pair in pairs(values) {
+            prefetch_ahead(simd, pair);
+        }
         let (whole, rest) = values.as_chunks::<GROUP>();
         let to = &mut self.pairs.as_flattened_mut()[group..];
         for (values, to) in whole.iter().zip(&mut *to) {

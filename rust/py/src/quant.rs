@@ -94,7 +94,7 @@ fn call(
 ) -> PyResult<QuantizeCall> {
     let torch = Torch::get(values.py())?;
     Ok(QuantizeCall {
-        values: torch.describe(values, Name::Plain("values"))?,
+        values: torch.describe_view(values, Name::Plain("values"))?,
         codes: torch.describe(codes, Name::Plain("codes"))?,
         scales: torch.describe(scales, Name::Plain("scales"))?,
         codec: codec.0.clone(),

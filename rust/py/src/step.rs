@@ -153,8 +153,8 @@ fn step_tensors(rule: &RuleEntry, rows: &Bound<'_, PyList>) -> PyResult<Vec<Step
         let mut row = row.iter_borrowed();
         let mut next = || row.next().ok_or_else(|| PyValueError::new_err("incomplete tensors"));
         let (index, param, grad) = (next()?.extract()?, next()?, next()?);
-        let param = torch.describe(&param, Name::Param(index))?;
-        let grad = torch.describe(&grad, Name::Of("gradient", index, ""))?;
+        let param = torch.describe_view(&param, Name::Param(index))?;
+        let grad = torch.describe_view(&grad, Name::Of("gradient", index, ""))?;
         let mut others = row.zip(names).map(|(tensor, &(what, suffix))| {
             torch.describe(&tensor, Name::Of(what, index, suffix))
         });
