@@ -36,6 +36,16 @@ def load_between_hooks(
         post_hook(optimizer)
 
 
+def check_entries(state_dict: Mapping[str, Any]) -> None:
+    """Raise unless a state dict has groups and states."""
+    for key, kind in (("param_groups", list), ("state", Mapping)):
+        if key not in state_dict:
+            raise ValueError(f"loaded state dict has no {key!r}, found {list(state_dict)}")
+        if not isinstance(state_dict[key], kind):
+            found = type(state_dict[key]).__name__
+            raise TypeError(f"loaded state dict: {key} is {found}, expected {kind.__name__}")
+
+
 def fitted(
     optimizer: Optim8Optimizer, state_dict: Mapping[str, Any], given: list[frozenset[str]]
 ) -> dict[str, Any]:
@@ -48,12 +58,7 @@ def fitted(
     ValueError, TypeError
         If anything does not fit; names the parameter, says what was found and expected.
     """
-    for key, kind in (("param_groups", list), ("state", Mapping)):
-        if key not in state_dict:
-            raise ValueError(f"loaded state dict has no {key!r}, found {list(state_dict)}")
-        if not isinstance(state_dict[key], kind):
-            found = type(state_dict[key]).__name__
-            raise TypeError(f"loaded state dict: {key} is {found}, expected {kind.__name__}")
+    check_entries(state_dict)
     # One copy of all groups: what they share, as a tensor for the learning rate, stays shared.
     saved, saved_groups = state_dict["state"], deepcopy(state_dict["param_groups"])
     is_peers = bitsandbytes.is_theirs(saved, saved_groups)

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from optim8 import _native
 from optim8 import state as states
 from optim8.optim._base import Optim8Optimizer
-from optim8.optim._load import load_between_hooks
+from optim8.optim._load import check_entries, load_between_hooks
 
 _Call = Callable[[list[Any], int], int]
 
@@ -267,9 +267,10 @@ def _split(
     state_dict: dict[str, Any], n_params: int, parts: Iterable[str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Return the options in a state dict of `Graft`, and the state dicts of its two optimizers."""
-    groups = state_dict.get("param_groups")
-    if not isinstance(groups, list) or len(groups) != 1 or not isinstance(groups[0], dict):
-        raise ValueError(f"loaded state dict: param_groups is {groups!r}, expected a list of one")
+    check_entries(state_dict)
+    groups = state_dict["param_groups"]
+    if len(groups) != 1:
+        raise ValueError(f"loaded state dict has {len(groups)} parameter groups, expected 1")
     group = deepcopy(groups[0])
     if missing := {"lr", "eps", "use_global_norm", "params", *parts} - group.keys():
         raise ValueError(f"parameter group 0 has no {min(missing)}: it is of another optimizer")
