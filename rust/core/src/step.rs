@@ -72,15 +72,8 @@ impl AddAssign for Outcome {
     }
 }
 
-/// A pass over consecutive blocks of one tensor: a step, or (`MEASURE`) the sums that the rule needs
-/// before it.
-///
-/// All slices begin at the first of the blocks. `QUANTIZED` says of all states that may be quantized
-/// whether they are.
-pub(crate) struct StepBlocks<'a, R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool>
-where
-    E: Element,
-{
+/// Consecutive blocks of one tensor, to be passed over by a rule. All slices begin at the first of them.
+pub(crate) struct StepBlocks<'a, R, E: Element, const N: usize> {
     pub(crate) level: Level,
     pub(crate) rule: R,
     pub(crate) options: &'a Options,
@@ -92,8 +85,12 @@ where
     pub(crate) effect: Effect,
 }
 
+/// The forms of a pass, each compiled for itself: a step, or (`MEASURE`) the sums that the rule needs
+/// before it; `QUANTIZED` says of all states that may be quantized whether they are.
+pub(crate) struct Form<P, const QUANTIZED: bool, const MEASURE: bool>(pub(crate) P);
+
 impl<R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool> Kernel
-    for StepBlocks<'_, R, E, N, QUANTIZED, MEASURE>
+    for Form<StepBlocks<'_, R, E, N>, QUANTIZED, MEASURE>
 where
     R: Rule<N>,
     E: Element,
@@ -101,48 +98,49 @@ where
     type Output = Outcome;
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) -> Outcome {
+    fn run<S: Simd>(self, simd: S) -> Outcome {
+        let Self(mut step) = self;
         // A copy, which no store can change: else its numbers are converted again for every vector.
-        let rule = self.rule;
+        let rule = step.rule;
         // Narrow elements come here in the wider type if there is another effect (`kernel/mod.rs`).
-        let effect = if MEASURE || E::ROUNDED { Effect::Write } else { self.effect };
-        let block_size = self.layout.block_size();
+        let effect = if MEASURE || E::ROUNDED { Effect::Write } else { step.effect };
+        let block_size = step.layout.block_size();
         // What is summed up or skipped by blocks goes block by block.
-        let alone = MEASURE || effect != Effect::Write || self.options.skip_nonfinite;
+        let alone = MEASURE || effect != Effect::Write || step.options.skip_nonfinite;
         let n_most = if alone { 1 } else { blocks_in_batch(block_size) };
-        let mut memory = Scratch::memory(N, block_size, self.param.len());
+        let mut memory = Scratch::memory(N, block_size, step.param.len());
         let mut each = Scratch::each(&mut memory, N, block_size);
         let mut fresh: [Scratch<'_>; N] =
             core::array::from_fn(|_| each.next().expect("one for each state"));
-        let in_loop = QUANTIZED && E::DECODES_IN_LOOP && InLoop::<S>::suits(&self.options.codec);
+        let in_loop = QUANTIZED && E::DECODES_IN_LOOP && InLoop::<S>::suits(&step.options.codec);
         let mut tail = Tail::new();
         let mut peaks = [[0; MAX_BLOCKS]; N];
         let mut rooms = Rooms::new(effect, N);
         let mut outcome = Outcome::default();
-        let layout = self.layout;
-        for (indices, elements) in layout.batches(self.blocks.clone(), n_most) {
-            let first_block = self.blocks.start + indices.start;
-            let grad = &self.grad[elements.clone()];
-            if self.options.skip_nonfinite && !grad.iter().all(|&value| fits(value, QUANTIZED)) {
+        let layout = step.layout;
+        for (indices, elements) in layout.batches(step.blocks.clone(), n_most) {
+            let first_block = step.blocks.start + indices.start;
+            let grad = &step.grad[elements.clone()];
+            if step.options.skip_nonfinite && !grad.iter().all(|&value| fits(value, QUANTIZED)) {
                 outcome.skipped += 1;
                 continue;
             }
-            let target = &mut self.param[elements.clone()];
+            let target = &mut step.param[elements.clone()];
             let param = rooms.param.of(target);
             // What is less than a turn is decoded before it is filled up to one.
             let in_loop = in_loop && elements.len() % PAIR == 0;
             let mut states = [const { StatePart::NONE }; N];
-            let mut from = self.states.iter_mut().zip(fresh.iter_mut()).zip(&mut rooms.states);
+            let mut from = step.states.iter_mut().zip(fresh.iter_mut()).zip(&mut rooms.states);
             for_each_state!(i of N {
                 let part = &mut states[i];
                 match from.next() {
                     Some(((StateBlocks::Quantized { codes, scales, .. }, fresh), _)) => {
-                        let (codec, signed) = (&self.options.codec, is_signed::<R, N>(i));
+                        let (codec, signed) = (&step.options.codec, is_signed::<R, N>(i));
                         let (codes, scales) = (&codes[elements.clone()], &scales[indices.clone()]);
                         if in_loop {
                             (part.codes, part.scales) = (pairs(codes), scales);
                         } else {
-                            fresh.decode(self.level, codec, signed, scales, codes);
+                            fresh.decode(step.level, codec, signed, scales, codes);
                         }
                         part.fresh = fresh.pairs_mut();
                     }
@@ -179,17 +177,16 @@ where
                 }
                 continue;
             }
-            outcome.squared_length += rooms.apply(self.level, target);
+            outcome.squared_length += rooms.apply(step.level, target);
             if effect.writes_states() {
-                self.encode(&mut fresh, first_block, indices, elements, &peaks);
+                step.encode(&mut fresh, first_block, indices, elements, &peaks);
             }
         }
         outcome
     }
 }
 
-impl<R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool>
-    StepBlocks<'_, R, E, N, QUANTIZED, MEASURE>
+impl<R, E, const N: usize> StepBlocks<'_, R, E, N>
 where
     R: Rule<N>,
     E: Element,

@@ -164,17 +164,15 @@ impl Tensor {
 
     /// Requires that no two elements share memory, as far as strides tell.
     pub(crate) fn expect_no_self_overlap(&self) -> Result<()> {
-        let Some(strides) = &self.strides else { return Ok(()) };
-        let mut dims: Vec<(usize, usize)> = strides
-            .iter()
-            .zip(&*self.shape)
-            .filter(|&(_, &len)| len > 1)
-            .map(|(stride, &len)| (stride.unsigned_abs(), len))
-            .collect();
-        dims.sort_unstable();
+        if self.is_contiguous() {
+            return Ok(());
+        }
+        let mut dims = self.dims();
+        dims.sort_unstable_by_key(|&(_, stride)| stride.unsigned_abs());
         // Sorted by stride, each dimension must step over all that the ones before it reach.
         let mut reach = 0;
-        for (stride, len) in dims {
+        for (len, stride) in dims {
+            let stride = stride.unsigned_abs();
             if stride <= reach {
                 return Err(Error::SelfOverlap { tensor: self.name.to_string() });
             }
@@ -185,40 +183,31 @@ impl Tensor {
 
     /// The addresses from the first byte to the last.
     pub(crate) fn addresses(&self) -> Range<usize> {
-        let start = self.data as usize;
         if self.n_elements() == 0 {
-            return start..start;
+            return self.data as usize..self.data as usize;
         }
-        let size = self.dtype.size();
-        let Some(strides) = &self.strides else {
-            return start..start + self.n_elements() * size;
-        };
-        let (mut low, mut high) = (0_isize, 0_isize);
-        for (&stride, &len) in strides.iter().zip(&*self.shape) {
+        self.span(|_| true)
+    }
+
+    /// The same, where only those dimensions count whose stride is no multiple of `period` bytes.
+    pub(crate) fn addresses_modulo(&self, period: usize) -> Range<usize> {
+        self.span(|stride| !stride.unsigned_abs().is_multiple_of(period))
+    }
+
+    /// The addresses that elements reach along those dimensions whose stride in bytes `counts`.
+    fn span(&self, counts: impl Fn(isize) -> bool) -> Range<usize> {
+        let (mut low, mut high) = (0, self.dtype.size() as isize);
+        for (len, stride) in self.dims().into_iter().filter(|&(_, stride)| counts(stride)) {
             let reach = stride * (len as isize - 1);
             if reach < 0 { low += reach } else { high += reach }
         }
-        let bytes = size as isize;
-        start.wrapping_add_signed(low * bytes)..start.wrapping_add_signed((high + 1) * bytes)
+        let start = self.data as usize;
+        start.wrapping_add_signed(low)..start.wrapping_add_signed(high)
     }
 
     /// The distances in bytes between elements along each dimension.
     pub(crate) fn distances(&self) -> impl Iterator<Item = usize> {
         self.dims().into_iter().map(|(_, stride)| stride.unsigned_abs())
-    }
-
-    /// The addresses from the first byte to the last, where only those dimensions count whose stride is no
-    /// multiple of `period` bytes.
-    pub(crate) fn addresses_modulo(&self, period: usize) -> Range<usize> {
-        let (mut low, mut high) = (0, self.dtype.size() as isize);
-        for (len, stride) in self.dims() {
-            if stride.unsigned_abs() % period != 0 {
-                let reach = stride * (len as isize - 1);
-                if reach < 0 { low += reach } else { high += reach }
-            }
-        }
-        let start = self.data as usize;
-        start.wrapping_add_signed(low)..start.wrapping_add_signed(high)
     }
 
     /// Whether the elements lie one after the other in row-major order.

@@ -14,7 +14,7 @@ use crate::layout::Layout;
 use crate::rounding::Stream;
 use crate::rule::{Kind, Rule};
 use crate::simd::Level;
-use crate::step::{Options, Outcome, StateBlocks, StepBlocks};
+use crate::step::{Form, Options, Outcome, StateBlocks, StepBlocks};
 use crate::tensor::Tensor;
 use crate::wide::{round, widened};
 use core::ops::Range;
@@ -142,10 +142,23 @@ trait Run<const N: usize>: Rule<N> {
         unsafe {
             job.param.update(elements.clone(), writes, |param: &mut [E]| {
                 job.grad.read(elements.clone(), |grad: &[E]| {
-                    if !E::COMMON || E::ROUNDED && !is_plain::<E>(job) {
-                        self.go_wide::<E>(pass, job, blocks, param, grad, states)
+                    let (level, options, layout) = (job.level, job.options, job.layout);
+                    let (rule, effect) = (*self, job.effect);
+                    let step = StepBlocks {
+                        level,
+                        rule,
+                        options,
+                        layout,
+                        blocks,
+                        param,
+                        grad,
+                        states,
+                        effect,
+                    };
+                    if !E::COMMON || E::ROUNDED && !is_plain::<E>(pass, job) {
+                        Self::go_wide(pass, job, step)
                     } else {
-                        self.go::<E>(pass, job, blocks, param, grad, states)
+                        Self::go(pass, job.quantized, step)
                     }
                 })
             })
@@ -154,17 +167,11 @@ trait Run<const N: usize>: Rule<N> {
 
     /// A pass over narrow elements in the type of their arithmetic, from which they are rounded after: what
     /// is seldom is not compiled for every type.
-    fn go_wide<E: Element>(
-        &self,
-        pass: Pass,
-        job: &Job<'_>,
-        blocks: Range<usize>,
-        param: &mut [E],
-        grad: &[E],
-        mut states: [StateBlocks<'_, E>; N],
-    ) -> Outcome {
+    fn go_wide<E: Element>(pass: Pass, job: &Job<'_>, step: StepBlocks<'_, Self, E, N>) -> Outcome {
+        let StepBlocks { level, rule, options, layout, blocks, param, grad, mut states, effect } =
+            step;
         let mut copies: [Vec<E::Compute>; N] = core::array::from_fn(|i| match &states[i] {
-            StateBlocks::Copy(copy) => widened(job.level, copy),
+            StateBlocks::Copy(copy) => widened(level, copy),
             _ => vec![],
         });
         let mut pairs = states.iter_mut().zip(&mut copies);
@@ -176,20 +183,29 @@ trait Run<const N: usize>: Rule<N> {
                     StateBlocks::Quantized { codes, scales, stream }
                 }
             });
-        let mut wide = widened(job.level, param);
-        let grad = widened(job.level, grad);
-        let outcome =
-            self.go::<E::Compute>(pass, job, blocks.clone(), &mut wide, &grad, wide_states);
+        let (mut wide, wide_grad) = (widened(level, param), widened(level, grad));
+        let wide_step = StepBlocks {
+            level,
+            rule,
+            options,
+            layout,
+            blocks: blocks.clone(),
+            param: &mut wide,
+            grad: &wide_grad,
+            states: wide_states,
+            effect,
+        };
+        let outcome = Self::go(pass, job.quantized, wide_step);
         if pass == Pass::Measure {
             return outcome;
         }
         let write = |from: &[E::Compute], to: &mut [E], stream| {
-            round(job.level, from, to, job.layout, blocks.clone(), stream);
+            round(level, from, to, layout, blocks.clone(), stream);
         };
-        if job.effect.writes_params() {
+        if effect.writes_params() {
             write(&wide, param, param_stream::<E>(job));
         }
-        if job.effect.writes_states() {
+        if effect.writes_states() {
             for (state, copy) in states.iter_mut().zip(&copies) {
                 if let StateBlocks::Copy(to) = state {
                     write(copy, to, None);
@@ -199,52 +215,23 @@ trait Run<const N: usize>: Rule<N> {
         outcome
     }
 
-    fn go<E: Element>(
-        &self,
-        pass: Pass,
-        job: &Job<'_>,
-        blocks: Range<usize>,
-        param: &mut [E],
-        grad: &[E],
-        states: [StateBlocks<'_, E>; N],
-    ) -> Outcome {
-        let run = match (pass, job.quantized) {
+    /// A pass in the form that there is for it.
+    fn go<E: Element>(pass: Pass, quantized: bool, step: StepBlocks<'_, Self, E, N>) -> Outcome {
+        let level = step.level;
+        match (pass, quantized) {
             // A rule that measures nothing is not compiled for it.
-            (Pass::Measure, _) if !Self::MEASURES => return Outcome::default(),
-            (Pass::Measure, false) => Self::go_as::<E, false, true>,
-            (Pass::Measure, true) => Self::go_as::<E, true, true>,
-            (Pass::Update, false) => Self::go_as::<E, false, false>,
-            (Pass::Update, true) => Self::go_as::<E, true, false>,
-        };
-        run(self, job, blocks, param, grad, states)
-    }
-
-    fn go_as<E: Element, const QUANTIZED: bool, const MEASURE: bool>(
-        &self,
-        job: &Job<'_>,
-        blocks: Range<usize>,
-        param: &mut [E],
-        grad: &[E],
-        states: [StateBlocks<'_, E>; N],
-    ) -> Outcome {
-        let (level, options, layout) = (job.level, job.options, job.layout);
-        level.run(StepBlocks::<Self, E, N, QUANTIZED, MEASURE> {
-            level,
-            rule: *self,
-            options,
-            layout,
-            blocks,
-            param,
-            grad,
-            states,
-            effect: job.effect,
-        })
+            (Pass::Measure, _) if !Self::MEASURES => Outcome::default(),
+            (Pass::Measure, false) => level.run(Form::<_, false, true>(step)),
+            (Pass::Measure, true) => level.run(Form::<_, true, true>(step)),
+            (Pass::Update, false) => level.run(Form::<_, false, false>(step)),
+            (Pass::Update, true) => level.run(Form::<_, true, false>(step)),
+        }
     }
 }
 
-/// Whether parameters of type `E` are just to be written, each rounded to nearest.
-fn is_plain<E: Element>(job: &Job<'_>) -> bool {
-    job.effect == Effect::Write && param_stream::<E>(job).is_none()
+/// Whether a pass does nothing to parameters of type `E` but to write each, rounded to nearest.
+fn is_plain<E: Element>(pass: Pass, job: &Job<'_>) -> bool {
+    pass == Pass::Measure || job.effect == Effect::Write && param_stream::<E>(job).is_none()
 }
 
 /// The thresholds of parameters of type `E`, if they are rounded stochastically.
