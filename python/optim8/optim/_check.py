@@ -40,15 +40,3 @@ def check_not_negative(group: Group, *names: str) -> None:
         if not group[name] >= 0.0:
             label = "epsilon" if name == "eps" else name
             raise ValueError(f"Invalid {label} value: {group[name]}")
-
-
-def check_sgd(group: Group) -> None:
-    """Raise as `torch.optim.SGD` does."""
-    check_lr(group)
-    check_not_negative(group, "momentum", "weight_decay")
-
-
-def check_nesterov(group: Group) -> None:
-    """Raise as `torch.optim.SGD` does."""
-    if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
-        raise ValueError("Nesterov momentum requires a momentum and zero dampening")

@@ -4,12 +4,12 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from optim8.optim._base import Optim8Optimizer
-from optim8.optim._check import check_nesterov, check_not_negative, check_sgd
+from optim8.optim._check import check_not_negative
+from optim8.optim._momentum import MomentumOptimizer
 from optim8.optim._options import Group, Options
 
 
-class LARS(Optim8Optimizer):
+class LARS(MomentumOptimizer):
     r"""LARS, with an 8-bit momentum buffer: SGD whose learning rate is adapted to each tensor.
 
     For each tensor, with g the gradient (negated if `maximize`)::
@@ -99,16 +99,10 @@ class LARS(Optim8Optimizer):
         }
         super().__init__(params, defaults, options)
 
-    _step_stays = False  # the first gradient of a momentum buffer is not dampened
-
     @staticmethod
     def _check(group: Group) -> None:
-        check_sgd(group)
+        MomentumOptimizer._check(group)
         check_not_negative(group, "trust_coeff", "eps")
-
-    @staticmethod
-    def _check_together(defaults: Group) -> None:
-        check_nesterov(defaults)
 
     @staticmethod
     def _rule(group: Group) -> str:

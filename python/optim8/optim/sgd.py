@@ -4,12 +4,11 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from optim8.optim._base import Optim8Optimizer
-from optim8.optim._check import check_nesterov, check_sgd
+from optim8.optim._momentum import MomentumOptimizer
 from optim8.optim._options import Group, Options
 
 
-class SGD(Optim8Optimizer):
+class SGD(MomentumOptimizer):
     r"""SGD; the same update as `torch.optim.SGD`, with an 8-bit momentum buffer.
 
     With g the gradient (negated if `maximize`), t the step, and all operations by element::
@@ -95,22 +94,12 @@ class SGD(Optim8Optimizer):
         }
         super().__init__(params, defaults, options)
 
-    _step_stays = False  # the first gradient of a momentum buffer is not dampened
-
-    @staticmethod
-    def _check(group: Group) -> None:
-        check_sgd(group)
-
-    @staticmethod
-    def _check_together(defaults: Group) -> None:
-        check_nesterov(defaults)
-
     @staticmethod
     def _rule(group: Group) -> str:
         return "sgd_momentum" if group["momentum"] else "sgd"
 
 
-class SGDW(Optim8Optimizer):
+class SGDW(MomentumOptimizer):
     r"""SGD with decoupled weight decay, and an 8-bit momentum buffer.
 
     With g the gradient (negated if `maximize`), t the step, and all operations by element::
@@ -169,16 +158,6 @@ class SGDW(Optim8Optimizer):
             "maximize": maximize,
         }
         super().__init__(params, defaults, options)
-
-    _step_stays = False  # the first gradient of a momentum buffer is not dampened
-
-    @staticmethod
-    def _check(group: Group) -> None:
-        check_sgd(group)
-
-    @staticmethod
-    def _check_together(defaults: Group) -> None:
-        check_nesterov(defaults)
 
     @staticmethod
     def _rule(group: Group) -> str:
