@@ -45,6 +45,7 @@ def test_every_optimizer_is_in_the_readme_and_in_the_benchmarks(cls):
     found = optimizer.state_nbytes() / param.numel() - of_copy
     assert float(re.match(r"[ 0-9.]+", row[2])[0]) == pytest.approx(found, abs=0.006)
     assert cls.__name__ in family.OPTIMIZERS
+    assert cls.__name__ in minimize.SETTINGS
 
 
 def test_every_optimizer_is_known_to_minimize():
@@ -93,6 +94,7 @@ LAYERS = [
     "optim._check",
     "optim._load",
     "optim._base",
+    "optim._momentum",
 ]
 
 
