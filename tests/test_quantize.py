@@ -267,3 +267,32 @@ def test_arrays_of_the_other_order_of_bytes():
 def test_complex_numbers_are_refused_whatever_the_signs():
     with pytest.raises(TypeError, match=r"dtype torch.complex64"):
         optim8.quantize(torch.zeros(3, dtype=torch.complex64))
+
+
+def _flags_at(address):
+    """Return the flags of the mapping that an address is in, as the system prints them."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        field, *rest = line.split()
+        if "-" in field:
+            start, end = (int(part, 16) for part in field.split("-"))
+            inside = start <= address < end
+        elif inside and field == "VmFlags:":
+            return rest
+    return []
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="of Linux with large pages"
+)
+def test_large_results_lie_in_large_pages():
+    values = torch.ones(1 << 23)
+    quantized = optim8.quantize(values)
+    p = torch.nn.Parameter(values.clone())
+    p.grad = values
+    optimizer = optim8.AdamW([p])
+    optimizer.step()
+    made = quantized.codes, quantized.dequantize(), optimizer.state[p]["exp_avg_codes"]
+    for tensor in made:
+        assert "hg" in _flags_at(tensor.data_ptr() + tensor.nbytes // 2)
+    _native.prefer_large_pages(2 << 20, 4 << 20)  # where there is nothing: it is a hint

@@ -27,6 +27,7 @@ __all__ = [
     "check_step",
     "dequantize",
     "info",
+    "prefer_large_pages",
     "quantize",
     "scales_shape",
     "step",
@@ -48,6 +49,7 @@ class Codec:
 
 def info() -> _Info: ...
 def scales_shape(shape: tuple[int, ...], block_size: int) -> tuple[int, ...]: ...
+def prefer_large_pages(address: int, nbytes: int) -> None: ...
 def quantize(
     x: Tensor,
     codes: Tensor,

@@ -156,7 +156,7 @@ class QuantizedTensor(Generic[Array]):
             out = np.empty(self.shape, dtype)
             dequantize_into(_tensor(self.codes), _tensor(self.scales), _tensor(out), self)
             return out
-        values = torch.empty(self.shape, dtype=dtype, device="cpu")
+        values = empty(self.shape, dtype)
         dequantize_into(self.codes, self.scales, values, self)
         return values
 
@@ -229,9 +229,8 @@ def quantize_tensor(
 ) -> tuple[Tensor, Tensor]:
     """Return new codes and scales of a tensor."""
     shape = tuple(values.shape)
-    # Whatever the default dtype and device are.
-    codes = torch.empty(shape, dtype=torch.uint8, device="cpu")
-    scales = torch.empty(_native.scales_shape(shape, block_size), dtype=torch.float32, device="cpu")
+    codes = empty(shape, torch.uint8)
+    scales = empty(_native.scales_shape(shape, block_size), torch.float32)
     _native.quantize(
         values,
         codes,
@@ -257,6 +256,16 @@ def dequantize_into(
         block_size=format.block_size,
         n_threads=torch.get_num_threads(),
     )
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return a new tensor whose memory is soon there to be written, as NumPy's is.
+
+    In small pages, the system takes longer to provide it than we do to fill it.
+    """
+    tensor = torch.empty(shape, dtype=dtype, device="cpu")  # whatever the default device is
+    _native.prefer_large_pages(tensor.data_ptr(), tensor.nbytes)
+    return tensor
 
 
 def _may_be_negative(values: Tensor) -> bool:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from optim8 import _native
-from optim8.quant import QuantizedTensor, codec_named, dequantize_into, quantize_tensor
+from optim8.quant import QuantizedTensor, codec_named, dequantize_into, empty, quantize_tensor
 
 State = dict[str, Tensor]
 Group = Mapping[str, Any]
@@ -149,7 +149,7 @@ def create(rule: str, param: Tensor, group: Group, initial: Mapping[str, float])
             if dtype == torch.uint8:
                 # The last code is that of 1, which times the scale is the value.
                 fill = 255 if value else _zero_code(codec_named(group["codec"]), kind == "signed")
-            state[key] = torch.full(shape, fill, dtype=dtype, device="cpu")
+            state[key] = empty(shape, dtype).fill_(fill)
     return state
 
 
@@ -228,7 +228,7 @@ def dequantize(rule: str, param: Tensor, group: Group, state: State) -> State:
             values[name] = state[name].clone()
         elif f"{name}_codes" in state:
             codes, scales = state[f"{name}_codes"], state[f"{name}_scales"]
-            values[name] = torch.empty(param.shape, dtype=_full_dtype(param), device="cpu")
+            values[name] = empty(tuple(param.shape), _full_dtype(param))
             form = (group["codec"], states.is_signed(name), group["block_size"])
             how = QuantizedTensor(codes, scales, *form, (), param.dtype)
             dequantize_into(codes, scales, values[name], how)

@@ -15,6 +15,7 @@
 //! - `rules/`: each optimizer's formula, and nothing else; [`RULES`] lists them.
 //! - `simd/`: the one interface to the instruction sets; [`Level`] is the one in use.
 //! - [`step()`], [`quantize()`], [`dequantize()`]: the calls. All tensors are checked before any is written.
+//! - [`prefer_large_pages`]: for memory that their results will be written to.
 
 mod alias;
 mod api;
@@ -26,6 +27,7 @@ mod error;
 mod format;
 mod kernel;
 mod layout;
+mod pages;
 mod plan;
 pub mod pool;
 mod real;
@@ -47,6 +49,7 @@ pub use element::Dtype;
 pub use error::{Error, Result};
 pub use format::{Codebook, Codec};
 pub use layout::{Layout, Shape};
+pub use pages::prefer_large_pages;
 pub use rule::{Kind, State};
 pub use rules::{Part, RULES, RuleEntry};
 pub use simd::Level;

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::quant::{PyCodec, dequantize, quantize, scales_shape};
+    use super::quant::{PyCodec, dequantize, prefer_large_pages, quantize, scales_shape};
     #[pymodule_export]
     use super::step::{check_step, step, step_lengths, sum_of_squares};
 

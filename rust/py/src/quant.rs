@@ -50,6 +50,12 @@ pub(crate) fn scales_shape<'py>(
     PyTuple::new(py, Layout::new(&shape, block_size).map_err(to_python)?.scales_shape())
 }
 
+/// Asks the system to back new memory by large pages.
+#[pyfunction]
+pub(crate) fn prefer_large_pages(address: usize, nbytes: usize) {
+    optim8_core::prefer_large_pages(address..address.saturating_add(nbytes));
+}
+
 /// Writes the codes and scales of `x`.
 #[pyfunction]
 #[pyo3(signature = (x, codes, scales, *, codec, signed, block_size, n_threads))]
