@@ -340,7 +340,10 @@ HOSTILE = {
         state(0, exp_avg_scales=None),
         "parameter 0 .a.: .*expected step, exp_avg_codes, exp_avg_scales",
     ),
-    "extra state": (state(0, other=torch.zeros(3)), "parameter 0 .a.: found .*other; expected"),
+    "state of another rule": (
+        state(0, momentum_buffer=torch.zeros(3, 2000)),
+        "parameter 0 .a.: found .*momentum_buffer; expected",
+    ),
     "one state full": (
         state(0, exp_avg_codes=None, exp_avg_scales=None, exp_avg=torch.zeros(3, 2000)),
         "parameter 0 .a.: found",
@@ -389,6 +392,7 @@ HOSTILE = {
     "step nan": (state(0, step=torch.tensor(float("nan"))), "step of parameter 0 .a. is nan"),
     "state no dict": (lambda d: d["state"].update({0: [1]}), "parameter 0 .a.: state is list"),
     "unknown parameter": (lambda d: d["state"].update({9: d["state"][0]}), "states of parameter 9"),
+    "unknown name": (lambda d: d["state"].update(w=d["state"][0]), "states of parameter 'w'"),
     "another block size": (
         group(block_size=64),
         r"exp_avg_scales of parameter 0 .a. has shape \(3, 8\), expected \(3, 32\)",

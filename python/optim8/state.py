@@ -15,6 +15,8 @@ States of any form become those of another in one place, `fit`, when a state dic
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from copy import deepcopy
 from functools import cache
 from operator import itemgetter
 from typing import Any
@@ -61,10 +63,13 @@ class RuleStates:
         return self._mark in state
 
     def are(self, state: Mapping[str, Any]) -> bool:
-        """Whether a state dict of a parameter has just the scalars and states of this rule."""
+        """Whether a state dict of a parameter has the scalars and states of this rule, all of them.
+
+        It may have what no rule has: programs keep things of theirs there.
+        """
         quantized = self.is_quantized(state)
         keys = [key for name in self.kinds for key in self.keys(name, quantized)]
-        return state.keys() == {*self.scalars, *keys}
+        return state.keys() & known_keys() == {*self.scalars, *keys}
 
     def tensors(self, state: State) -> tuple[Tensor, ...]:
         """Return the scalars and the state tensors in the order in which the rule takes them."""
@@ -79,6 +84,26 @@ def _items(*keys: str) -> Callable[[State], tuple[Tensor, ...]]:
 
 
 rule_states = cache(RuleStates)
+
+
+@cache
+def known_keys() -> frozenset[str]:
+    """Return the keys of all scalars and states of all rules."""
+    keys: set[str] = set()
+    for states in map(rule_states, _native.RULES):
+        keys.update(states.scalars)
+        for name in states.kinds:
+            keys.update(states.keys(name, quantized=False), states.keys(name, quantized=True))
+    return frozenset(keys)
+
+
+def others(held: Mapping[Any, Any], own: AbstractSet[Any]) -> dict[Any, Any]:
+    """Return copies of what is held besides what is ours."""
+    return {
+        key: value.detach().clone() if isinstance(value, Tensor) else deepcopy(value)
+        for key, value in held.items()
+        if key not in own
+    }
 
 
 @cache
@@ -103,8 +128,15 @@ def variant_of(rule: str, state: Mapping[str, Any]) -> str:
 
 def nbytes(state_of: Mapping[Tensor, State]) -> int:
     """Return the bytes of all states of an optimizer."""
-    held = (value for state in state_of.values() for value in state.values())
+    held = (state[key] for state in state_of.values() if isinstance(state, dict) for key in state)
     return sum(value.nbytes for value in held if isinstance(value, Tensor))
+
+
+def names_of(group: Group) -> list[str] | list[None]:
+    """Return the names of a group's parameters; none where some were taken out or put in since."""
+    names: list[str] = group.get("param_names") or []
+    n_params = len(group["params"])
+    return names if len(names) == n_params else [None] * n_params
 
 
 def parameters(
@@ -113,8 +145,7 @@ def parameters(
     """Yield index, parameter, group and name (if any) of every parameter."""
     index = 0
     for group in groups:
-        names = group.get("param_names") or [None] * len(group["params"])
-        for param, name in zip(group["params"], names, strict=True):
+        for param, name in zip(group["params"], names_of(group), strict=True):
             yield index, param, group, name
             index += 1
 
@@ -203,7 +234,9 @@ def fit(
     )
     for key, (dtype, _) in expected.items():
         state[key] = saved[key].detach().to("cpu", dtype, copy=as_it_is).contiguous()
-    return state if as_it_is else _converted(rule, param, group, state, saved_group)
+    if not as_it_is:
+        state = _converted(rule, param, group, state, saved_group)
+    return {**state, **others(saved, known_keys())}
 
 
 def _converted(rule: str, param: Tensor, group: Group, state: State, made_by: Group) -> State:

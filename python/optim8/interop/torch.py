@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from optim8.state import dequantize, parameters, rule_states
+from optim8.state import dequantize, known_keys, others, parameters, rule_states
 
 if TYPE_CHECKING:
     from optim8.optim import Optim8Optimizer
@@ -64,5 +64,7 @@ def to_torch_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
             # A switch was thrown since the last step, and torch makes all states at the first one.
             full = {**optimizer._create(rule, param, {**group, "state_bits": 32}), **full}
         scalars = {k: state[k].clone() for k in rule_states(rule).scalars if counts or k != "step"}
-        states[index] = {**full, **scalars}
-    return {"state": {k: v for k, v in states.items() if v}, "param_groups": groups}
+        states[index] = {**full, **scalars, **others(state, known_keys())}
+    states = {index: state for index, state in states.items() if state}
+    kept = others(saved["state"], {index for index, *_ in parameters(optimizer.param_groups)})
+    return {"state": {**states, **kept}, "param_groups": groups}

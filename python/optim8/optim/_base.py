@@ -77,10 +77,8 @@ class _Note:
     group: Group
     given: frozenset[str]
     """Options of its form that were asked for, and so outlive a state dict that is loaded."""
-    form: tuple[Any, ...]
-    """The options by which its states were made."""
     checked: tuple[Any, ...] | None = None
-    """All options, as they were when they were last found to be good."""
+    """All options and the parameters' ids, as they were when they were last found to be good."""
     options: dict[str, Any] = field(default_factory=dict)
     """The same as Rust takes them."""
 
@@ -106,14 +104,25 @@ class Optim8Optimizer(Optimizer):
         self.skipped_blocks = 0
         self._given_to_all = frozenset(options)
         self._notes: dict[int, _Note] = {}
+        self._forms: dict[int, tuple[Any, ...]] = {}
+        """The options by which the states of a parameter were made, by the parameter's id."""
         super().__init__(params, defaults)
 
     def _note(self, group: Group) -> _Note:
         """Return what is known of a group; by identity, as groups may be removed, or put in."""
         note = self._notes.get(id(group))
         if note is None:
-            note = self._notes[id(group)] = _Note(group, frozenset(), form_values(group))
+            self._forget_removed_groups()
+            given = self._given_to_all.intersection(FORM_KEYS)
+            note = self._notes[id(group)] = _Note(group, given)
         return note
+
+    def _forget_removed_groups(self) -> None:
+        """Let go of groups that are not the optimizer's any more, and so of their parameters."""
+        known = self._notes
+        self._notes = {
+            id(group): known[id(group)] for group in self.param_groups if id(group) in known
+        }
 
     def _check_forms(self) -> None:
         """Raise if options of a group no longer say how its states were made."""
@@ -121,17 +130,18 @@ class Optim8Optimizer(Optimizer):
             self._check_form(number, group)
 
     def _check_form(self, number: int, group: Group) -> None:
-        note, form = self._note(group), form_values(group)
-        if note.form == form:
-            return
-        if any(self.state.get(param) for param in group["params"]):
-            both = zip(FORM_KEYS, note.form, form, strict=True)
-            key, made, found = next(one for one in both if one[1] != one[2])
-            raise ValueError(
-                f"{key} of parameter group {number} was {made!r} when its states were made, found "
-                f"{found!r}"
-            )
-        note.form = form
+        form = form_values(group)
+        for param in group["params"]:
+            if not self.state.get(param):
+                continue
+            made_by = self._forms.setdefault(id(param), form)
+            if made_by != form:
+                both = zip(FORM_KEYS, made_by, form, strict=True)
+                key, made, found = next(one for one in both if one[1] != one[2])
+                raise ValueError(
+                    f"{key} of parameter group {number} was {made!r} when its states were made, "
+                    f"found {found!r}"
+                )
 
     @staticmethod
     def _check(group: Group) -> None:
@@ -198,9 +208,7 @@ class Optim8Optimizer(Optimizer):
             self._check(group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        self._notes[id(group)] = _Note(group, given.intersection(FORM_KEYS), form_values(group))
-        # Parameters of groups that have been taken out since may go.
-        self._notes = {id(group): self._note(group) for group in self.param_groups}
+        self._notes[id(group)] = _Note(group, given.intersection(FORM_KEYS))
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -237,6 +245,8 @@ class Optim8Optimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
 
+        if len(self._notes) > len(self.param_groups):
+            self._forget_removed_groups()
         state_of = self.state
         made: list[tuple[states.State, states.State, float]] = []
         moved: list[Tensor] = []
@@ -265,6 +275,7 @@ class Optim8Optimizer(Optimizer):
                         new = {**self._create(rule, param, group), **kept}
                         made.append((state, {**state}, float(new["step"])))
                         state.update(new)
+                        self._forms[id(param)] = form_values(group)
                         tensors.append((index, param, grad, *tensors_of(state)))
                 groups.append((rule, hyper, options, tensors))
             self.skipped_blocks += self._run(groups)
@@ -302,6 +313,7 @@ class Optim8Optimizer(Optimizer):
             *form_values(group),
             *other_values(group),
             *map(group.get, IMPLEMENTATION_KEYS),
+            *map(id, group["params"]),  # which may have come here from another group
         )
         if note.checked != values:
             self._check_entries(group)
@@ -383,12 +395,16 @@ class Optim8Optimizer(Optimizer):
         return {**super().__getstate__(), **own, "_given": given}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # What is set as torch's own classes are has none.
-        given = state.get("_given") or [frozenset[str]() for _ in state["param_groups"]]
         super().__setstate__({key: value for key, value in state.items() if key != "_given"})
-        self._notes = {
-            id(group): _Note(group, names, form_values(group))
-            for group, names in zip(self.param_groups, given, strict=True)
+        if "param_groups" in state:  # as in torch, this also sets some attributes and leaves others
+            self._notes = {}
+            for group, given in zip(self.param_groups, state.get("_given", ()), strict=False):
+                self._notes[id(group)] = _Note(group, given)
+        self._forms = {
+            id(param): form_values(group)
+            for group in self.param_groups
+            for param in group["params"]
+            if self.state.get(param)
         }
 
 

@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 import optim8.optim
 from optim8.optim._base import Optim8Optimizer
 from optim8.optim._options import Options
+from optim8.state import names_of
 
 
 def convert(optimizer: Optimizer, **options: Unpack[Options]) -> Optim8Optimizer:
@@ -68,7 +69,7 @@ def convert(optimizer: Optimizer, **options: Unpack[Options]) -> Optim8Optimizer
 def _group(group: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """Return a group as a constructor takes it."""
     fitted = {key: group[key] for key in defaults.keys() & group.keys()}
-    params = group["params"]
-    if names := group.get("param_names"):
+    params, names = group["params"], names_of(group)
+    if None not in names:
         params = list(zip(names, params, strict=True))
     return {**fitted, "params": params}

@@ -132,12 +132,14 @@ def _states(
     found: dict[Tensor, states.State] = defaultdict(dict)  # as in torch
     ids = [key for group in saved_groups for key in group["params"]]
     made_by = [group for group in saved_groups for _ in group["params"]]
-    known = set(ids)
-    if unknown := [key for key in saved if key not in known]:
-        raise ValueError(
-            f"loaded state dict has states of parameter {unknown[0]!r}, which is in none of "
-            f"its groups (expected 0 to {len(ids) - 1})"
-        )
+    others = states.others(saved, set(ids))
+    for key, value in others.items():
+        if isinstance(key, int) or (isinstance(value, dict) and value.keys() & states.known_keys()):
+            raise ValueError(
+                f"loaded state dict has states of parameter {key!r}, which is in none of "
+                f"its groups (expected 0 to {len(ids) - 1})"
+            )
+    found.update(others)  # what a program keeps there
     for key, saved_group, (index, param, group, name) in zip(
         ids, made_by, states.parameters(groups), strict=True
     ):

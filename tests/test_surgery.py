@@ -1,0 +1,127 @@
+"""What programs do to the groups and states of a live optimizer, as torch's lets them."""
+
+import collections
+import weakref
+
+import pytest
+import torch
+
+import optim8
+from specs import needs_names, step, stepped, tensor
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+def test_what_programs_keep_beside_the_states_comes_along(bits):
+    optimizer, (p,) = stepped(optim8.AdamW, [(5000,)])
+    slow = torch.ones(5000)
+    optimizer.state[p].update(slow_buffer=slow, tags=["a"])
+    optimizer.state["global_step"] = 7
+    other = optim8.AdamW([tensor((5000,)).requires_grad_()], state_bits=bits)
+    other.load_state_dict(optimizer.state_dict())
+    [q] = other.param_groups[0]["params"]
+    loaded = other.state[q]["slow_buffer"]
+    assert torch.equal(loaded, slow)
+    assert loaded.data_ptr() != slow.data_ptr()
+    assert other.state[q]["tags"] == ["a"]
+    assert other.state["global_step"] == 7
+    step(other)
+    twin = torch.optim.AdamW([q])
+    twin.load_state_dict(optim8.interop.to_torch_state_dict(other))
+    assert torch.equal(twin.state[q]["slow_buffer"], slow)
+    assert twin.state["global_step"] == 7
+    assert torch.equal(optim8.convert(twin).state[q]["slow_buffer"], slow)
+
+
+def moved(optimizer, param):
+    """Into a group of its own, of another codec."""
+    optimizer.param_groups[0]["params"].remove(param)
+    optimizer.add_param_group({"params": [param], "codec": "dynamic"})
+
+
+def appended(optimizer, param):
+    """Into a group that there is, of another codec."""
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(8))], "codec": "dynamic"})
+    optimizer.step()
+    optimizer.param_groups[0]["params"].remove(param)
+    optimizer.param_groups[1]["params"].append(param)
+
+
+def replaced(optimizer, _):
+    """By a copy of its group with another codec."""
+    optimizer.param_groups[0] = {**optimizer.param_groups[0], "codec": "dynamic"}
+
+
+@pytest.mark.parametrize("change", [moved, appended, replaced])
+def test_bytes_are_not_taken_for_those_of_another_codec(change):
+    p = torch.nn.Parameter(tensor((5000,)))
+    p.grad = torch.ones(5000)
+    optimizer = optim8.AdamW([p])
+    optimizer.step()
+    change(optimizer, p)
+    match = "codec of parameter group . was 'minifloat' when its states were made, found 'dynamic'"
+    for use in (
+        optimizer.step,
+        optimizer.state_dict,
+        lambda: optim8.dequantize_state(optimizer, p),
+    ):
+        with pytest.raises(ValueError, match=match):
+            use()
+    del optimizer.state[p]
+    optimizer.step()
+
+
+def test_parameters_of_groups_that_are_gone_are_let_go():
+    optimizer = optim8.SGD([torch.nn.Parameter(torch.ones(8))], momentum=0.9)
+    gone = []
+    for _ in range(5):
+        p = torch.nn.Parameter(torch.ones(5000))
+        p.grad = torch.ones(5000)
+        optimizer.param_groups.append({**optimizer.param_groups[0], "params": [p]})
+        optimizer.step()
+        del optimizer.param_groups[1], optimizer.state[p]
+        gone.append(weakref.ref(p))
+        del p
+    optimizer.step()
+    assert not any(param() for param in gone)
+
+
+def test_what_was_asked_for_outlives_copies_of_groups():
+    saved = stepped(optim8.AdamW, [(5000,)], state_bits=32)[0].state_dict()
+    optimizer = optim8.AdamW([tensor((5000,)).requires_grad_()], state_bits=8)
+    optimizer.param_groups = [dict(group) for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["state_bits"] == 8
+
+
+def test_states_are_set_as_in_torch():
+    optimizer, (p,) = stepped(optim8.AdamW, [(5000,)])
+    optimizer.__setstate__({"state": collections.defaultdict(dict)})
+    step(optimizer)
+    assert optimizer.state[p]["step"] == 1
+
+
+@needs_names
+def test_names_that_do_not_fit_a_group_any_more():
+    named = [(name, tensor((5000,)).requires_grad_()) for name in "ab"]
+    optimizer = optim8.AdamW(named)
+    step(optimizer)
+    del optimizer.state[optimizer.param_groups[0]["params"].pop()]
+    optimizer.load_state_dict(optimizer.state_dict())
+    twin = torch.optim.AdamW([named[0][1]])
+    twin.load_state_dict(optim8.interop.to_torch_state_dict(optimizer))
+    twin.param_groups[0]["param_names"] = ["a", "b"]
+    assert optim8.convert(twin).state_dict()["state"].keys() == {0}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_of_another_dtype_goes_on_after_loading_its_own_states(dtype):
+    model = torch.nn.Linear(128, 64)
+    optimizer = optim8.AdamW(model.parameters())
+    model(torch.ones(128)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    model.to(dtype)
+    optimizer.load_state_dict(optimizer.state_dict())
+    model(torch.ones(128, dtype=dtype)).sum().backward()
+    optimizer.step()
+    assert optimizer.state[model.bias]["step"] == 2
