@@ -23,8 +23,8 @@ class Spec:
     torch_cls: type | None
     reference: Callable[..., Any]
     kwargs: dict[str, Any] = field(default_factory=dict)
-    slow: tuple[str, ...] = ("exp_avg_sq",)
-    """The states that are rounded stochastically, at the default betas."""
+    signs: tuple[str, ...] = ()
+    """The states of which only the sign is kept in 8 bits."""
 
     @property
     def kinds(self):
@@ -32,9 +32,9 @@ class Spec:
         return _native.RULES[self.rule]["states"]
 
 
-def _spec(rule, cls, function, slow=(), **kwargs):
+def _spec(rule, cls, function, signs=(), **kwargs):
     torch_cls = getattr(torch.optim, cls, None)
-    return Spec(rule, getattr(optim8, cls), torch_cls, function, kwargs, slow)
+    return Spec(rule, getattr(optim8, cls), torch_cls, function, kwargs, signs)
 
 
 ADAMS = [
@@ -42,7 +42,6 @@ ADAMS = [
         name + ("_amsgrad" if amsgrad else ""),
         cls,
         partial(reference.adam, decoupled=cls == "AdamW", amsgrad=amsgrad),
-        ("exp_avg_sq",),
         amsgrad=amsgrad,
     )
     for name, cls in (("adam", "Adam"), ("adamw", "AdamW"))
@@ -53,7 +52,6 @@ RMSPROPS = [
         "rmsprop" + "_centered" * centered + "_momentum" * bool(momentum),
         "RMSprop",
         reference.rmsprop,
-        ("square_avg", "grad_avg"),
         centered=centered,
         momentum=momentum,
     )
@@ -63,30 +61,28 @@ RMSPROPS = [
 SPECS = [
     *ADAMS,
     *RMSPROPS,
-    _spec("adadelta", "Adadelta", reference.adadelta, ("square_avg", "acc_delta")),
-    _spec("adagrad", "Adagrad", reference.adagrad, ("sum",), lr_decay=0.1),
-    _spec("adamax", "Adamax", reference.adamax, ("exp_inf",)),
+    _spec("adadelta", "Adadelta", reference.adadelta),
+    _spec("adagrad", "Adagrad", reference.adagrad, lr_decay=0.1),
+    _spec("adamax", "Adamax", reference.adamax),
     _spec(
         "ademamix",
         "AdEMAMix",
         reference.ademamix,
-        ("exp_avg_slow", "exp_avg_sq"),
         t_alpha=10.0,
         t_beta3=3.0,
         betas=(0.9, 0.999, 0.9995),
     ),
-    _spec("lamb", "LAMB", reference.lamb, ("exp_avg_sq",)),
+    _spec("lamb", "LAMB", reference.lamb),
     _spec("lars", "LARS", reference.lars, trust_coeff=0.02, always_adapt=True),
     _spec("lars_momentum", "LARS", reference.lars, momentum=0.9, dampening=0.2),
-    _spec("lion", "Lion", reference.lion, ("exp_avg",)),
-    _spec("nadam", "NAdam", reference.nadam, ("exp_avg_sq",)),
-    _spec("radam", "RAdam", reference.radam, ("exp_avg_sq",), betas=(0.9, 0.99)),
-    _spec("rprop", "Rprop", reference.rprop, ("step_size",)),
+    _spec("lion", "Lion", reference.lion),
+    _spec("nadam", "NAdam", reference.nadam),
+    _spec("radam", "RAdam", reference.radam, betas=(0.9, 0.99)),
+    _spec("rprop", "Rprop", reference.rprop, ("prev",)),
     _spec(
         "schedule_free_adamw",
         "ScheduleFreeAdamW",
         reference.schedule_free_adamw,
-        ("exp_avg_sq",),
         warmup_steps=3,
         r=0.5,
     ),
@@ -94,7 +90,7 @@ SPECS = [
     _spec("sgd_momentum", "SGD", reference.sgd, momentum=0.9, dampening=0.1),
     _spec("sgd_momentum", "SGD", reference.sgd, momentum=0.9, nesterov=True),
     _spec("sgd_momentum", "SGDW", reference.sgd, momentum=0.9, weight_decay=0.3),
-    _spec("stable_adamw", "StableAdamW", reference.stable_adamw, ("exp_avg_sq",)),
+    _spec("stable_adamw", "StableAdamW", reference.stable_adamw),
 ]
 CLASSES = {spec.cls: spec for spec in reversed(SPECS)}
 """One spec a class, its first."""

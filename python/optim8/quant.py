@@ -179,8 +179,8 @@ def quantize(
         How a normalized value becomes a byte: "minifloat", "dynamic", "root", "linear" or a
         registered name.
     signed
-        Whether to use the codebook for both signs. With False, negative values become zero. By
-        default, True if any value is negative.
+        Whether to use the codebook for both signs. With False, negative values become zero, and
+        negative infinity does. By default, True if any value is negative.
     block_size
         Elements that share one scale: a power of two from 32 to 4096.
 

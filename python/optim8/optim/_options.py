@@ -23,12 +23,13 @@ class Options(TypedDict, total=False):
     block_size
         Elements that share one scale: a power of two from 32 to 4096. Default 256.
     codec
-        "minifloat" (default), "dynamic" (the paper's), "root", "linear" or a name given to
-        `optim8.register_codebook`.
+        "minifloat" (default), "dynamic" (the paper's), "root" (in a block whose largest gradients
+        are 10,000 times the others, these make steps of 10 times their size), "linear" or a name
+        given to `optim8.register_codebook`.
     state_rounding
-        "stochastic" (default): slow averages (second moments, and first moments with a beta of 0.99
-        or more) round to either neighbour with probabilities that keep their expected value, and
-        reproducibly. "nearest": all states round to nearest.
+        "stochastic" (default): states round to either neighbour with probabilities that keep their
+        expected value, and reproducibly. "nearest": to nearest, where averages that move by less
+        than half a step of their grid stay where they are.
     param_rounding
         Of bfloat16 parameters: "nearest" (default), or "stochastic", so that updates are not lost
         which are small beside their parameter; float16 parameters are refused then. Wider ones are
@@ -36,10 +37,10 @@ class Options(TypedDict, total=False):
     min_quantized_numel
         Tensors with fewer elements keep full states. Default 4096.
     nonfinite
-        "propagate" (default): a NaN or infinity in a gradient, or a square that overflows (of
-        1.8e19 and more in float32), spoils its own block, as it would the element in torch; with
-        LAMB and LARS, which take its norm, the tensor. "skip": such blocks are left as they were,
-        and counted.
+        "propagate" (default): a NaN or infinity in a gradient spoils its own block, as it would the
+        element in torch; with LAMB and LARS, which take its norm, the tensor. "skip": such blocks
+        are left as they were, and counted, and so are those of a gradient whose square overflows
+        (of 1.8e19 and more in float32).
     seed
         Of all stochastic rounding, from 0 to 2**64 - 1. Default 0.
     """

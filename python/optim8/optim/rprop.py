@@ -15,14 +15,15 @@ class Rprop(Optim8Optimizer):
     With g the gradient (negated if `maximize`), h the one before (`prev`), s the step size, which
     begins as `lr`, eta and s_min to s_max the pairs below, and all operations by element::
 
-        s = clamp(s * eta+, s_min, s_max)            where g * h > 0
-        s = clamp(s * eta-, s_min, s_max) and g = 0  where g * h < 0
+        s = s * eta+            where g * h > 0
+        s = s * eta- and g = 0  where g * h < 0
+        s = clamp(s, s_min, s_max)
         p = p - sign(g) * s
         h = g
 
     It is for gradients of all data: those of small batches change their signs too often. The
-    update uses states before they are quantized for the next step. A gradient of less than about
-    3e-7 of the largest in its block counts as zero the next time.
+    update uses states before they are quantized for the next step. Of h in 8 bits only the sign is
+    kept, as only the sign is used.
 
     Sources: Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning:
     the RPROP algorithm" (1993); `torch.optim.Rprop`.

@@ -1,9 +1,11 @@
 //! Which random numbers stochastic rounding uses.
 //!
-//! A slow average moves by a thousandth a step while the steps of its grid are a hundredth and
-//! more, so rounding to nearest would never let it move. It is rounded to one of its two neighbours
-//! with probabilities that keep its expected value; element `e` of block `b` goes up at step `t`
-//! where the fraction it has come from the lower neighbour to the upper, plus
+//! A second moment moves by a thousandth a step while the steps of its grid are a hundredth and more, so
+//! rounding to nearest would never let it move. Nor would it let a first moment go: where a gradient stops,
+//! nine tenths of four even steps are again four steps, and while the second moment goes on falling, the
+//! parameter would be driven off for ever. So states are rounded to one of their two neighbours with
+//! probabilities that keep their expected value; element `e` of block `b` goes up at step `t` where the
+//! fraction it has come from the lower neighbour to the upper, plus
 //!
 //! ```text
 //! u = (a_b * e + c_b + K[e] + t * B) mod 1,

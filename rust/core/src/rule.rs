@@ -72,9 +72,6 @@ pub(crate) trait Rule<const N: usize>: Copy + Send + Sync + 'static {
     /// Told that its states are quantized: known to about a hundredth.
     fn coarse(&mut self) {}
 
-    /// Which states move so slowly that rounding to nearest would stop them.
-    fn slow(&self) -> [bool; N];
-
     /// What to sum over the tensor, before anything of it is written.
     #[inline(always)]
     fn terms<T: Real>(&self, param: T, _grad: T, _state: [T; N]) -> [T; 2] {
@@ -97,9 +94,6 @@ pub(crate) fn named<const K: usize>(hyper: &[f64]) -> [f64; K] {
 pub(crate) fn share_so_far(decay: f64, n: f64) -> f64 {
     1.0 - decay.powf(n)
 }
-
-/// First moments with a decay of at least this move too slowly to be rounded to nearest.
-pub(crate) const SLOW_DECAY: f64 = 0.99;
 
 /// What to multiply a gradient by: 1, or -1 to maximize.
 pub(crate) fn direction(maximize: f64) -> f64 {

@@ -31,7 +31,7 @@ pub struct Options {
     pub codec: Codec,
     /// Elements that share one scale.
     pub block_size: usize,
-    /// Whether slow averages are rounded stochastically, and not to nearest.
+    /// Whether states are rounded stochastically, and not to nearest.
     pub stochastic: bool,
     /// Whether blocks with a gradient that is not finite are left as they are.
     pub skip_nonfinite: bool,

@@ -3,6 +3,8 @@
 //!
 //! Second moments are squares, so the fourth root treats them as the square root does first moments.
 //! 127 levels for each sign, or 255 without signs. The code above the last signed level is not used.
+//! The first level of a first moment is four times the root of that of a second moment: so where a block
+//! has gradients far above all others, the others make steps that are right on average, but few and large.
 //!
 //! # The position of a magnitude
 //!

@@ -117,7 +117,6 @@ trait Run<const N: usize>: Rule<N> {
         blocks: Range<usize>,
     ) -> Outcome {
         let elements = job.layout.elements(blocks.clone());
-        let slow = self.slow();
         let mut tensors = job.states.iter();
         let states: [StateBlocks<'_, E>; N] = core::array::from_fn(|i| {
             let mut next = || tensors.next().expect("as many as the checks found");
@@ -130,8 +129,7 @@ trait Run<const N: usize>: Rule<N> {
                     (_, true) => StateBlocks::Quantized {
                         codes: next().slice_mut(elements.clone()),
                         scales: next().slice_mut(blocks.clone()),
-                        stream: (job.options.stochastic && slow[i])
-                            .then(|| Stream::new(job.options.seed, job.index, i, job.step)),
+                        stream: job.options.stochastic.then(|| state_stream(job, i)),
                     },
                 }
             }
@@ -206,9 +204,10 @@ trait Run<const N: usize>: Rule<N> {
             write(&wide, param, param_stream::<E>(job));
         }
         if effect.writes_states() {
-            for (state, copy) in states.iter_mut().zip(&copies) {
+            for (i, (state, copy)) in states.iter_mut().zip(&copies).enumerate() {
                 if let StateBlocks::Copy(to) = state {
-                    write(copy, to, None);
+                    // As it is a copy of the parameters, what is small beside it would be lost, too.
+                    write(copy, to, param_stream::<E>(job).map(|_| state_stream(job, i)));
                 }
             }
         }
@@ -232,6 +231,11 @@ trait Run<const N: usize>: Rule<N> {
 /// Whether a pass does nothing to parameters of type `E` but to write each, rounded to nearest.
 fn is_plain<E: Element>(pass: Pass, job: &Job<'_>) -> bool {
     pass == Pass::Measure || job.effect == Effect::Write && param_stream::<E>(job).is_none()
+}
+
+/// The thresholds of a state.
+fn state_stream(job: &Job<'_>, state: usize) -> Stream {
+    Stream::new(job.options.seed, job.index, state, job.step)
 }
 
 /// The thresholds of parameters of type `E`, if they are rounded stochastically.

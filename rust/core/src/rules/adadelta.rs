@@ -21,10 +21,6 @@ impl Rule<2> for Adadelta {
         Self { lr, rho, eps, descent: Descent::new(lr, weight_decay, false, maximize) }
     }
 
-    fn slow(&self) -> [bool; 2] {
-        [true, true]
-    }
-
     #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [square, deltas]: [T; 2]) -> (T, [T; 2]) {
         let grad = self.descent.gradient(param, grad);

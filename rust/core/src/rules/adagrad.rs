@@ -25,11 +25,6 @@ impl Rule<1> for Adagrad {
         }
     }
 
-    // What a late step adds to the sum is far below the steps of its grid.
-    fn slow(&self) -> [bool; 1] {
-        [true]
-    }
-
     #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [sum]: [T; 1]) -> (T, [T; 1]) {
         let grad = self.descent.gradient(param, grad);

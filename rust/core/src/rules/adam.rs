@@ -2,7 +2,7 @@
 //! `torch.optim.Adam` and `torch.optim.AdamW` define them; AMSGrad (Reddi et al. 2018) too.
 
 use crate::real::Real;
-use crate::rule::{Rule, SLOW_DECAY, State, decayed, direction, named, share_so_far};
+use crate::rule::{Rule, State, decayed, direction, named, share_so_far};
 
 /// Adam; with weight decay in the gradient, or `DECOUPLED` from it as in AdamW.
 #[derive(Clone, Copy)]
@@ -64,10 +64,6 @@ impl<const DECOUPLED: bool> Rule<2> for Adam<DECOUPLED> {
         }
     }
 
-    fn slow(&self) -> [bool; 2] {
-        [self.beta1 >= SLOW_DECAY, true]
-    }
-
     #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, state: [T; 2]) -> (T, [T; 2]) {
         let [m, v] = self.moments(param, grad, state);
@@ -89,13 +85,6 @@ impl<const DECOUPLED: bool> Rule<3> for AdamAmsgrad<DECOUPLED> {
 
     fn new(hyper: &[f64], step: f64) -> Self {
         Self(Adam::new(hyper, step))
-    }
-
-    // The maximum is not an average: it does not have to creep, and rounding it at random would only
-    // ratchet it up.
-    fn slow(&self) -> [bool; 3] {
-        let [first, second] = self.0.slow();
-        [first, second, false]
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Adamax (Kingma and Ba 2015, algorithm 2), as `torch.optim.Adamax` defines it.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, named, share_so_far};
+use crate::rule::{Descent, Rule, State, average, named, share_so_far};
 
 /// Adamax.
 #[derive(Clone, Copy)]
@@ -11,6 +11,8 @@ pub(super) struct Adamax {
     eps: f64,
     /// `lr / (1 - beta1^t)`.
     step_size: f64,
+    /// The most that the moment may be of the norm.
+    most: Option<f64>,
     descent: Descent,
 }
 
@@ -26,12 +28,17 @@ impl Rule<2> for Adamax {
             beta2,
             eps,
             step_size: lr / share_so_far(beta1, step),
+            most: None,
             descent: Descent::new(lr, weight_decay, false, maximize),
         }
     }
 
-    fn slow(&self) -> [bool; 2] {
-        [self.beta1 >= SLOW_DECAY, true]
+    // As each gradient is at most beta2^-k times the norm k steps later, the moment is at most
+    // (1 - beta1) (1 + beta1 / beta2 + ...) times the norm. Between states that are known to a step of
+    // their grids a quotient could be anything, as that of the norm, which has no root, is far finer.
+    fn coarse(&mut self) {
+        self.most =
+            (self.beta1 < self.beta2).then(|| (1.0 - self.beta1) / (1.0 - self.beta1 / self.beta2));
     }
 
     #[inline(always)]
@@ -39,6 +46,10 @@ impl Rule<2> for Adamax {
         let grad = self.descent.gradient(param, grad);
         let m = average(m, self.beta1, grad);
         let u = (u * u.like(self.beta2)).max(grad.abs() + u.like(self.eps));
+        let m = self.most.map_or(m, |most| {
+            let most = u * u.like(most);
+            most.negated().max(most.min(m)) // a NaN stays
+        });
         ((m / u).mul_add(m.like(-self.step_size), param), [m, u])
     }
 }

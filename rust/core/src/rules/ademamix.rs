@@ -2,7 +2,7 @@
 //! first moment that remembers for much longer.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square, named, share_so_far};
+use crate::rule::{Descent, Rule, State, average, average_square, named, share_so_far};
 
 /// AdEMAMix.
 #[derive(Clone, Copy)]
@@ -61,10 +61,6 @@ impl Rule<3> for AdEmaMix {
             debias2: 1.0 / share_so_far(beta2, step).sqrt(),
             descent: Descent::new(lr, weight_decay, true, maximize),
         }
-    }
-
-    fn slow(&self) -> [bool; 3] {
-        [self.beta1 >= SLOW_DECAY, self.beta3 >= SLOW_DECAY, true]
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 //! as the tensor is large.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average_square, decayed, named, share_so_far};
+use crate::rule::{Descent, Rule, State, average_square, decayed, named, share_so_far};
 
 /// LAMB.
 #[derive(Clone, Copy)]
@@ -89,10 +89,6 @@ impl Rule<2> for Lamb {
             step_size: lr,
             descent: Descent::new(lr, 0.0, false, maximize),
         }
-    }
-
-    fn slow(&self) -> [bool; 2] {
-        [self.beta1 >= SLOW_DECAY, true]
     }
 
     #[inline(always)]

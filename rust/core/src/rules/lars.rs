@@ -57,10 +57,6 @@ impl Rule<0> for Lars {
         }
     }
 
-    fn slow(&self) -> [bool; 0] {
-        []
-    }
-
     #[inline(always)]
     fn terms<T: Real>(&self, param: T, grad: T, []: [T; 0]) -> [T; 2] {
         [param * param, grad * grad]
@@ -102,10 +98,6 @@ impl Rule<1> for LarsMomentum {
     fn new(hyper: &[f64], step: f64) -> Self {
         let (of_lars, of_momentum) = hyper.split_at(Lars::HYPER.len());
         Self { lars: Lars::new(of_lars, step), momentum: Momentum::new(of_momentum, step) }
-    }
-
-    fn slow(&self) -> [bool; 1] {
-        [self.momentum.is_slow()]
     }
 
     #[inline(always)]

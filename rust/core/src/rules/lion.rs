@@ -1,7 +1,7 @@
 //! Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, named};
+use crate::rule::{Descent, Rule, State, average, named};
 
 /// Lion.
 #[derive(Clone, Copy)]
@@ -19,10 +19,6 @@ impl Rule<1> for Lion {
     fn new(hyper: &[f64], _step: f64) -> Self {
         let [lr, beta1, beta2, weight_decay, maximize] = named(hyper);
         Self { lr, beta1, beta2, descent: Descent::new(lr, weight_decay, true, maximize) }
-    }
-
-    fn slow(&self) -> [bool; 1] {
-        [self.beta2 >= SLOW_DECAY]
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 //! orthogonal and steps by, in Python, is written in place of the "parameter".
 
 use crate::real::Real;
-use crate::rule::{Rule, SLOW_DECAY, State, lerp, named};
+use crate::rule::{Rule, State, lerp, named};
 
 /// The momentum of Muon.
 #[derive(Clone, Copy)]
@@ -18,10 +18,6 @@ impl Rule<1> for Muon {
     fn new(hyper: &[f64], _step: f64) -> Self {
         let [momentum, nesterov] = named(hyper);
         Self { momentum, nesterov: nesterov != 0.0 }
-    }
-
-    fn slow(&self) -> [bool; 1] {
-        [self.momentum >= SLOW_DECAY]
     }
 
     #[inline(always)]

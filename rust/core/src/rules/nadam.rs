@@ -2,7 +2,7 @@
 //! it.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square, named, share_so_far};
+use crate::rule::{Descent, Rule, State, average, average_square, named, share_so_far};
 
 /// NAdam.
 #[derive(Clone, Copy)]
@@ -57,10 +57,6 @@ impl Rule<2> for NAdam {
         let product = f64::from(scalars[0]);
         self.factors = [(1.0 - mu) / (1.0 - product), next / (1.0 - product * next)];
         self.factors = self.factors.map(|factor| factor * self.lr);
-    }
-
-    fn slow(&self) -> [bool; 2] {
-        [self.beta1 >= SLOW_DECAY, true]
     }
 
     #[inline(always)]

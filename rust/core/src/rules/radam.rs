@@ -1,7 +1,7 @@
 //! RAdam (Liu et al. 2020, arXiv 1908.03265, algorithm 2), as `torch.optim.RAdam` defines it.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square, named, share_so_far};
+use crate::rule::{Descent, Rule, State, average, average_square, named, share_so_far};
 
 /// RAdam.
 #[derive(Clone, Copy)]
@@ -39,10 +39,6 @@ impl Rule<2> for RAdam {
             step_size: if adaptive { step_size * rectified.sqrt() } else { step_size },
             descent: Descent::new(lr, weight_decay, decoupled != 0.0, maximize),
         }
-    }
-
-    fn slow(&self) -> [bool; 2] {
-        [self.beta1 >= SLOW_DECAY, true]
     }
 
     #[inline(always)]

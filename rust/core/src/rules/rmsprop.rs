@@ -2,7 +2,7 @@
 //! equations 38 to 45) and with momentum, as `torch.optim.RMSprop` defines them.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square, named};
+use crate::rule::{Descent, Rule, State, average, average_square, named};
 
 /// Variances below this share of the square are not trusted where averages are quantized: they are
 /// a difference of two numbers that are known to a hundredth.
@@ -59,10 +59,6 @@ impl Rule<1> for RmsProp {
         self.least_variance = COARSE_VARIANCE;
     }
 
-    fn slow(&self) -> [bool; 1] {
-        [true]
-    }
-
     #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [square]: [T; 1]) -> (T, [T; 1]) {
         let grad = self.descent.gradient(param, grad);
@@ -85,10 +81,6 @@ impl Rule<2> for RmsPropMomentum {
 
     fn coarse(&mut self) {
         self.0.coarse();
-    }
-
-    fn slow(&self) -> [bool; 2] {
-        [true, self.0.momentum >= SLOW_DECAY]
     }
 
     #[inline(always)]
@@ -114,10 +106,6 @@ impl Rule<2> for RmsPropCentered {
 
     fn coarse(&mut self) {
         self.0.coarse();
-    }
-
-    fn slow(&self) -> [bool; 2] {
-        [true, self.0.alpha >= SLOW_DECAY]
     }
 
     #[inline(always)]
@@ -148,10 +136,6 @@ impl Rule<3> for RmsPropCenteredMomentum {
 
     fn coarse(&mut self) {
         self.0.coarse();
-    }
-
-    fn slow(&self) -> [bool; 3] {
-        [true, self.0.momentum >= SLOW_DECAY, self.0.alpha >= SLOW_DECAY]
     }
 
     #[inline(always)]

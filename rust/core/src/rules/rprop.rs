@@ -12,6 +12,8 @@ pub(super) struct Rprop {
     step_size_max: f64,
     /// 1, or -1 to maximize.
     direction: f64,
+    /// Whether only the sign of a gradient is kept.
+    signs: bool,
 }
 
 impl Rule<2> for Rprop {
@@ -22,12 +24,12 @@ impl Rule<2> for Rprop {
     fn new(hyper: &[f64], _step: f64) -> Self {
         let [eta_minus, eta_plus, step_size_min, step_size_max, maximize] = named(hyper);
         let direction = direction(maximize);
-        Self { eta_minus, eta_plus, step_size_min, step_size_max, direction }
+        Self { eta_minus, eta_plus, step_size_min, step_size_max, direction, signs: false }
     }
 
-    // A step size grows by a fifth, and the grid is coarser than that far below a block's largest.
-    fn slow(&self) -> [bool; 2] {
-        [false, true]
+    // Of the last gradient only its sign is used, which a small one would lose beside a large one.
+    fn coarse(&mut self) {
+        self.signs = true;
     }
 
     #[inline(always)]
@@ -42,6 +44,8 @@ impl Rule<2> for Rprop {
         let size = size.min(one.like(self.step_size_max));
         // Where the sign has changed, the step went too far, and there is none this time.
         let grad = grad.where_positive(one - turned);
-        (grad.sign().mul_add(size.negated(), param), [grad, size])
+        let sign = grad.sign();
+        let kept = if self.signs { sign } else { grad };
+        (sign.mul_add(size.negated(), param), [kept, size])
     }
 }

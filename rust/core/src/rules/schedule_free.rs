@@ -68,10 +68,6 @@ impl Rule<2> for ScheduleFree {
         scalars.copy_from_slice(&[sum as f32, largest as f32]);
     }
 
-    fn slow(&self) -> [bool; 2] {
-        [false, true]
-    }
-
     #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [z, v]: [T; 2]) -> (T, [T; 2]) {
         let grad = self.descent.gradient(param, grad);

@@ -2,7 +2,7 @@
 //! 2019, arXiv 1711.05101, algorithm 1) with the weight decay of AdamW.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, named};
+use crate::rule::{Descent, Rule, State, named};
 
 /// SGD without momentum.
 #[derive(Clone, Copy)]
@@ -19,10 +19,6 @@ impl Rule<0> for Sgd {
     fn new(hyper: &[f64], _step: f64) -> Self {
         let [lr, weight_decay, decoupled, maximize] = named(hyper);
         Self { lr, descent: Descent::new(lr, weight_decay, decoupled != 0.0, maximize) }
-    }
-
-    fn slow(&self) -> [bool; 0] {
-        []
     }
 
     #[inline(always)]
@@ -56,10 +52,6 @@ impl Rule<1> for SgdMomentum {
         Self { sgd: Sgd::new(of_sgd, step), momentum: Momentum::new(of_momentum, step) }
     }
 
-    fn slow(&self) -> [bool; 1] {
-        [self.momentum.is_slow()]
-    }
-
     #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [buffer]: [T; 1]) -> (T, [T; 1]) {
         let Sgd { lr, descent } = self.sgd;
@@ -83,10 +75,6 @@ impl Momentum {
         let [momentum, dampening, nesterov] = named(hyper);
         let fresh = if step == 1.0 { 1.0 } else { 1.0 - dampening };
         Self { momentum, fresh, nesterov: nesterov != 0.0 }
-    }
-
-    pub(super) fn is_slow(&self) -> bool {
-        self.momentum >= SLOW_DECAY
     }
 
     /// What to step by, and the new buffer.

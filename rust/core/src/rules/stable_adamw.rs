@@ -2,7 +2,7 @@
 //! are shortened while its second moments lag behind its gradients.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, SLOW_DECAY, State, average, average_square, named};
+use crate::rule::{Descent, Rule, State, average, average_square, named};
 
 /// StableAdamW.
 #[derive(Clone, Copy)]
@@ -15,7 +15,6 @@ pub(super) struct StableAdamW {
     eps: f64,
     weight_decay: f64,
     maximize: f64,
-    is_slow: bool,
     descent: Descent,
 }
 
@@ -47,19 +46,16 @@ impl Rule<2> for StableAdamW {
             eps,
             weight_decay,
             maximize,
-            is_slow: beta1 >= SLOW_DECAY,
             descent: Descent::new(lr, weight_decay, true, maximize),
         }
-    }
-
-    fn slow(&self) -> [bool; 2] {
-        [self.is_slow, true]
     }
 
     #[inline(always)]
     fn terms<T: Real>(&self, param: T, grad: T, state: [T; 2]) -> [T; 2] {
         let [_, v] = self.moments(param, grad, state);
-        [grad * grad / v.max(v.like(self.eps * self.eps)), param.like(0.0)]
+        let lag = grad * grad / v.like(self.eps * self.eps).max(v);
+        // But for what is NaN, 0 / 0 or spoiled: that would let go of the whole tensor.
+        [lag.where_positive(lag), param.like(0.0)]
     }
 
     fn measured(&mut self, [sum, _]: [f64; 2], n_elements: usize) {
