@@ -4,11 +4,11 @@
 //! Every method but `decode` is a wrapper of a few intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx512::detect`] has found the features.
 //!
-//! **The budget.** A step of AdamW has, for 64 elements, 173 vector operations with the codec `minifloat`
-//! (56 decode both states, 52 update, 65 encode both) and some 300 with `dynamic`; two units take them. Of
+//! **The budget.** A step of AdamW has, for 64 elements, 189 vector operations with the codec `minifloat`
+//! (56 decode both states, 52 update, 81 encode both) and some 330 with `dynamic`; two units take them. Of
 //! the 52, four are square roots and four divisions: these take turns in a unit of their own, for 24 cycles
 //! a vector, and some ten places in the two others. On a Xeon (Emerald Rapids), in the cache, that makes 96
-//! cycles in which codes are decoded and parameters updated, 33 in which states are encoded, and some 20
+//! cycles in which codes are decoded and parameters updated, some 40 in which states are encoded, and 20
 //! where batches begin and end. Tried without gain: to encode a block beside the update of the next one,
 //! turn by turn or in one piece; batches of another size than 1024 (half of it costs 14 cycles); to place
 //! the batch so that no two streams are at the same offset in their pages. To take square roots while
