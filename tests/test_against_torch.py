@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 import warnings
 
 import pytest
@@ -281,3 +282,71 @@ def test_options_are_checked(option, error):
     with pytest.raises((ValueError, TypeError), match=error):
         optimizer.add_param_group({"params": [torch.ones(2)], **option})
     assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    "option", [{"param_rounding": "x"}, {"min_quantized_numel": 2**63}], ids=str
+)
+def test_more_options_are_checked(option):
+    [name] = option
+    with pytest.raises(ValueError, match=f"Invalid {name}"):
+        optim8.AdamW([torch.ones(2)], **option)
+
+
+def test_the_largest_seed_is_one():
+    results = []
+    for seed in (2**64 - 1, 2**63 - 1, 2**63):
+        p = tensor((5000,)).requires_grad_()
+        optimizer = optim8.AdamW([p], seed=seed)
+        step(optimizer)
+        results.append(bytes(optimizer.state[p]["exp_avg_sq_codes"].numpy()))
+    assert len(set(results)) == 3
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("cls", "kwargs", "match"),
+    [
+        (optim8.AdamW, {"lr": NAN}, "Invalid learning rate: nan"),
+        (optim8.AdamW, {"lr": torch.tensor([])}, "Tensor lr must be 1-element"),
+        (optim8.AdamW, {"eps": NAN}, "Invalid epsilon value: nan"),
+        (optim8.AdamW, {"betas": (0.9, NAN)}, "Invalid beta parameter at index 1: nan"),
+        (optim8.AdamW, {"betas": (0.9, 0.99, 0.999)}, r"Invalid betas: .*expected 2 numbers"),
+        (optim8.SGD, {"weight_decay": -1.0}, "Invalid weight_decay value: -1"),
+        (optim8.SGD, {"nesterov": True}, "Nesterov momentum requires"),
+        (optim8.SGD, {"momentum": 0.9, "dampening": 0.1, "nesterov": True}, "Nesterov momentum"),
+    ],
+    ids=str,
+)
+def test_hyperparameters_without_sense_are_refused(cls, kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        cls([torch.ones(2)], **kwargs)
+
+
+def outcome(constructor, **kwargs):
+    """Return the error that a constructor raises, as text, or None."""
+    try:
+        constructor([torch.ones(2)], **kwargs)
+    except (ValueError, TypeError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+@pytest.mark.parametrize("value", [-1.0, -1e-9, 0.0, 1.0, 1.5, NAN], ids=str)
+@pytest.mark.parametrize("cls", TORCH_CLASSES, ids=lambda cls: cls.__name__)
+def test_numbers_are_refused_where_torch_refuses_them(cls, value):
+    if cls is optim8.SGD and math.isnan(value):
+        pytest.skip("torch's SGD alone takes NaN")
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if isinstance(parameter.default, tuple):
+            first, second = parameter.default
+            values = [(value, second), (first, value)]
+        elif isinstance(parameter.default, int | float) and not isinstance(parameter.default, bool):
+            values = [value]
+        else:
+            continue
+        for one in values:
+            found, expected = (outcome(c, **{name: one}) for c in (cls, TORCH_CLASSES[cls]))
+            assert found == expected, (name, one)

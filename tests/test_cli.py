@@ -1,5 +1,6 @@
 """The command `optim8`: help, errors, and what `optim8 info` shows."""
 
+import os
 import re
 import subprocess
 import sys
@@ -80,3 +81,24 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_a_reader_that_goes_before_the_buffer_is_written_is_told_by_the_status():
+    program = "from optim8.cli import main; main(['plan', 'carbon', '--hours', '1', '--json'])"
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=buffered,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1
+
+
+def test_info_counts_no_more_threads_than_there_may_be(monkeypatch, capsys):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 10**6)
+    main(["info"])
+    [line] = [x for x in capsys.readouterr().out.splitlines() if x.startswith("threads ")]
+    assert int(line.split()[1]) == _native.info()["max_threads"] < 10**6

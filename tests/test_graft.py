@@ -1,6 +1,8 @@
 """AdaGraft: lengths of one optimizer, directions of another."""
 
 import copy
+import math
+import pickle
 
 import pytest
 import torch
@@ -268,3 +270,107 @@ def test_bfloat16_parameters_move_as_far_as_they_should_on_average(lr):
     for _ in range(400):
         optimizer.step()
     assert abs(p.double().mean().item() - (1.5 - 400 * 4e-4)) < 2e-3
+
+
+PAIRS = [
+    (magnitude, direction)
+    for magnitude in (optim8.SGD, torch.optim.SGD)
+    for direction in (optim8.AdamW, torch.optim.AdamW)
+]
+PAIR = pytest.mark.parametrize(
+    "pair", PAIRS, ids=lambda pair: "-".join(cls.__module__.split(".")[0] for cls in pair)
+)
+
+
+def grafted(pair, shapes=((70, 90), (30,)), **kwargs):
+    """Return a Graft of two classes, and its parameters."""
+    params = [tensor(shape, torch.float64, i).requires_grad_() for i, shape in enumerate(shapes)]
+    magnitude, direction = (cls(params, lr=0.1) for cls in pair)
+    return optim8.Graft(magnitude, direction, **kwargs), params
+
+
+@PAIR
+def test_a_factor_makes_steps_shorter_and_a_large_eps_too(pair):
+    moves = {}
+    for kwargs in ({}, {"lr": 0.25}, {"eps": 1e3}):
+        optimizer, params = grafted(pair, **kwargs)
+        start = params[0].detach().clone()
+        step(optimizer)
+        moves[tuple(kwargs)] = (params[0].detach() - start).norm()
+    torch.testing.assert_close(moves[("lr",)], moves[()] * 0.25)
+    assert moves[("eps",)] < moves[()] / 50
+
+
+@PAIR
+def test_a_parameter_without_gradient_stays(pair):
+    optimizer, [p, q] = grafted(pair)
+    start = p.detach().clone(), q.detach().clone()
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert not torch.equal(p, start[0])
+    assert torch.equal(q, start[1])
+    assert q not in optimizer.state
+
+
+@PAIR
+def test_a_closure_has_gradients_and_its_loss_comes_back(pair):
+    optimizer, [p, _] = grafted(pair)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = p.square().sum()
+        loss.backward()
+        return loss
+
+    first = optimizer.step(closure)
+    assert first.item() == pytest.approx(tensor((70, 90), torch.float64).square().sum().item())
+    assert optimizer.step(closure) < first
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_a_copy_saves_what_loads(how):
+    optimizer, _ = grafted((optim8.SGD, optim8.AdamW))
+    step(optimizer)
+    saved = how(optimizer).state_dict()
+    assert saved["param_groups"] == optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict(saved)
+
+
+def test_states_that_are_not_in_what_is_loaded_are_gone():
+    optimizer, _ = grafted((optim8.SGD, optim8.AdamW))
+    fresh = optimizer.state_dict()
+    step(optimizer)
+    optimizer.load_state_dict(fresh)
+    assert len(optimizer.state) == 0
+
+
+def test_parameters_are_known_by_their_place_and_not_by_their_number():
+    optimizer, params = grafted((optim8.SGD, optim8.AdamW))
+    step(optimizer)
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["params"] = [10, 11]
+    saved["state"] = {10 + i: state for i, state in saved["state"].items()}
+    other, _ = grafted((optim8.SGD, optim8.AdamW))
+    other.load_state_dict(saved)
+    assert len(other.direction.state) == len(params)
+
+
+def test_both_count_the_blocks_that_they_skip():
+    p = tensor((5000,)).requires_grad_()
+    parts = [cls([p], lr=0.1, nonfinite="skip") for cls in (optim8.SGD, optim8.AdamW)]
+    optimizer = optim8.Graft(*parts)
+    p.grad = torch.ones(5000)
+    p.grad[300] = math.nan
+    optimizer.step()
+    assert [part.skipped_blocks for part in parts] == [1, 1]
+
+
+def test_a_step_that_fails_leaves_the_two_as_optimizers_of_their_own():
+    optimizer, [p, q] = grafted((optim8.SGD, optim8.AdamW))
+    p.grad, q.grad = torch.ones_like(p), torch.ones_like(q).to_sparse()
+    with pytest.raises(RuntimeError, match="sparse"):
+        optimizer.step()
+    q.grad = None
+    before = p.detach().clone()
+    optimizer.magnitude.step()
+    assert not torch.equal(p, before)

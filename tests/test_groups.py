@@ -161,3 +161,56 @@ def test_full_embeddings_may_be_asked_for_where_there_are_none():
     model = nn.Linear(2, 2)
     [group] = optim8.param_groups(model, full_embeddings=True)
     assert len(group["params"]) == 2
+
+
+class Tied(nn.Module):
+    """An embedding of a subclass, tied to the head."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = optim8.nn.StableEmbedding(100, 64)
+        self.head = nn.Linear(64, 100, bias=False)
+        self.head.weight = self.embedding.weight
+
+
+@pytest.mark.parametrize("selector", [nn.Embedding, nn.Linear, optim8.nn.StableEmbedding])
+def test_a_type_finds_its_subclasses_and_what_is_tied(selector):
+    [group] = [
+        group
+        for group in optim8.param_groups(Tied(), {selector: {"lr": 0.5}})
+        if group.get("lr") == 0.5
+    ]
+    assert len(group["params"]) == 1
+
+
+def test_the_selector_that_finds_nothing_is_named_and_cases_differ():
+    overrides = {"head.*": {"lr": 0.1}, "HEAD.*": {"lr": 0.2}}
+    with pytest.raises(ValueError, match=r"overrides: 'HEAD\.\*' finds no parameter"):
+        optim8.param_groups(nn.ModuleDict({"head": nn.Linear(2, 2)}), overrides)
+
+
+SETTINGS = {
+    "padding_idx": 3,
+    "max_norm": 0.5,
+    "norm_type": 1.0,
+    "scale_grad_by_freq": True,
+    "sparse": True,
+}
+
+
+def test_stable_embedding_has_the_settings_that_it_is_given():
+    of_torch = nn.Embedding(10, 4, **SETTINGS)
+    for embedding in (
+        optim8.nn.StableEmbedding(10, 4, **SETTINGS),
+        optim8.nn.StableEmbedding.from_embedding(of_torch),
+    ):
+        assert {name: getattr(embedding, name) for name in SETTINGS} == SETTINGS
+    frozen = optim8.nn.StableEmbedding.from_pretrained(torch.ones(10, 4))
+    assert not frozen.weight.requires_grad
+
+
+@pytest.mark.parametrize(("name", "value"), [("dtype", torch.bfloat16), ("device", "meta")])
+def test_stable_embeddings_norm_is_where_its_weight_is(name, value):
+    embedding = optim8.nn.StableEmbedding(10, 4, **{name: value})
+    found = [getattr(p, name) for p in (embedding.weight, embedding.norm.weight)]
+    assert list(map(str, found)) == [str(value)] * 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import optim8
-from specs import SPECS, assert_same, by_rule, needs_names, snapshot, step, tensor
+from specs import SPECS, assert_same, by_rule, needs_names, snapshot, step, stepped, tensor
 
 TORCH_SPECS = [spec for spec in SPECS if spec.torch_cls]
 
@@ -305,3 +305,132 @@ def test_adagrad_begins_in_torch_where_it_does_here():
     theirs = torch.optim.Adagrad(params)
     theirs.load_state_dict(saved)
     step(theirs)
+
+
+def test_groups_that_a_converted_optimizer_is_given_later_have_its_defaults():
+    theirs = torch.optim.SGD([torch.ones(3, requires_grad=True)], lr=0.5, momentum=0.9)
+    twin = optim8.convert(theirs, block_size=64)
+    for optimizer in (theirs, twin):
+        optimizer.add_param_group({"params": [torch.ones(3, requires_grad=True)]})
+    group = twin.param_groups[1]
+    assert (group["lr"], group["momentum"], group["block_size"]) == (0.5, 0.9, 64)
+
+
+def test_states_of_a_switch_that_was_thrown_are_seen_until_they_are_gone():
+    optimizer, [p] = stepped(optim8.AdamW, [(5000,)], amsgrad=True)
+    names = list(optim8.dequantize_state(optimizer, p))
+    assert names == ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"]
+    optimizer.param_groups[0]["amsgrad"] = False
+    assert list(optim8.dequantize_state(optimizer, p)) == names
+
+
+def test_states_of_a_switch_go_to_torch_in_full():
+    optimizer, _ = stepped(optim8.AdamW, [(5000,)])
+    optimizer.param_groups[0]["amsgrad"] = True
+    saved = optim8.interop.to_torch_state_dict(optimizer)
+    twin = torch.optim.AdamW([torch.zeros(5000, requires_grad=True)], amsgrad=True)
+    step(twin)
+    assert saved["state"][0].keys() == twin.state_dict()["state"][0].keys()
+
+
+@pytest.mark.parametrize("name", ["SGD", "RMSprop"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_torch_gets_no_state_that_it_does_not_have(name, momentum):
+    params = [tensor((50,)).requires_grad_()]
+    ours, theirs = (
+        getattr(package, name)(params, momentum=momentum) for package in (optim8, torch.optim)
+    )
+    for optimizer in (ours, theirs):
+        step(optimizer)
+    found, expected = (
+        {i: state.keys() for i, state in saved["state"].items()}
+        for saved in (optim8.interop.to_torch_state_dict(ours), theirs.state_dict())
+    )
+    assert found == expected
+
+
+FOR_BITSANDBYTES = [
+    (optim8.AdamW, {"betas": (0.8, 0.95), "eps": 1e-5, "weight_decay": 0.3}),
+    (optim8.SGD, {"momentum": 0.7, "weight_decay": 0.3}),
+    (optim8.LARS, {"momentum": 0.7, "weight_decay": 0.3}),
+    (optim8.RMSprop, {"alpha": 0.8, "eps": 1e-5}),
+    (
+        optim8.AdEMAMix,
+        {"betas": (0.8, 0.95, 0.99), "alpha": 3.0, "t_alpha": 50.0, "t_beta3": 60.0, "eps": 1e-5},
+    ),
+]
+
+
+@pytest.mark.parametrize(("cls", "kwargs"), FOR_BITSANDBYTES, ids=str)
+@pytest.mark.parametrize("n_steps", [0, 2])
+def test_hyperparameters_come_back_from_bitsandbytes(cls, kwargs, n_steps):
+    ours, params = stepped(cls, [(16, 512)], n_steps, lr=0.25, **kwargs)
+    saved = optim8.interop.to_bitsandbytes_state_dict(ours)
+    first = {"SGD": "momentum", "LARS": "momentum", "RMSprop": "alpha"}.get(cls.__name__)
+    if first:
+        assert saved["param_groups"][0]["betas"][0] == kwargs[first]
+    momentum = {"momentum": 0.5} if first == "momentum" else {}
+    other = cls([p.detach().clone().requires_grad_() for p in params], lr=7.0, **momentum)
+    other.load_state_dict(saved)
+    found = other.param_groups[0]
+    assert {name: found[name] for name in ("lr", *kwargs)} == {"lr": 0.25, **kwargs}
+
+
+def test_a_fresh_state_dict_of_ours_is_not_taken_for_bitsandbytes():
+    saved = optim8.AdEMAMix([torch.zeros(5000)]).state_dict()
+    other = optim8.AdEMAMix([torch.zeros(5000)])
+    other.load_state_dict(saved)
+    assert other.param_groups[0]["codec"] == "minifloat"
+
+
+def of_bitsandbytes(shape, block_size, seed=0):
+    """Return a state dict of bitsandbytes' Lion, flat as older versions had it, and its values."""
+    numel = torch.Size(shape).numel()
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, 256, (numel,), generator=generator, dtype=torch.uint8)
+    n_blocks = -(-numel // block_size)
+    scales = torch.rand(n_blocks, generator=generator) + 0.5
+    table = optim8.codebook("dynamic", signed=True)
+    values = table[codes.long()] * scales.repeat_interleave(block_size)[:numel]
+    state = {
+        "step": 3,
+        "state1": codes.reshape(shape),
+        "absmax1": scales,
+        "qmap1": table,
+    }
+    group = optim8.interop.to_bitsandbytes_state_dict(optim8.Lion([torch.zeros(1)]))
+    group = {**group["param_groups"][0], "params": [0]}
+    return {"state": {0: state}, "param_groups": [group]}, values.reshape(shape)
+
+
+@pytest.mark.parametrize("shape", [(16, 512), (10, 511), (9000,)], ids=str)
+@pytest.mark.parametrize("theirs", [256, 2048])
+@pytest.mark.parametrize(
+    "options", [{}, {"block_size": 64}, {"state_bits": 32}, {"codec": "root"}], ids=str
+)
+def test_bytes_of_bitsandbytes_mean_the_same_in_any_blocks(shape, theirs, options):
+    saved, expected = of_bitsandbytes(shape, theirs)
+    ours = optim8.Lion([torch.zeros(shape, requires_grad=True)], **options)
+    ours.load_state_dict(saved)
+    [p] = ours.param_groups[0]["params"]
+    found = optim8.dequantize_state(ours, p)["exp_avg"]
+    is_exact = "state_bits" in options or (not options and theirs == 256 and shape != (10, 511))
+    torch.testing.assert_close(
+        found, expected, rtol=1e-6 if is_exact else 0.1, atol=0.0 if is_exact else 0.02
+    )
+
+
+def test_bitsandbytes_gets_float32_and_its_own_codebooks():
+    optimizer, _ = stepped(optim8.AdamW, [(16, 512), (10,)], dtype=torch.float64)
+    saved = optim8.interop.to_bitsandbytes_state_dict(optimizer)
+    large, small = (saved["state"][i][optim8.interop.bitsandbytes.NESTED] for i in range(2))
+    assert small["state1"].dtype == small["state2"].dtype == torch.float32
+    for name, signed in (("qmap1", True), ("qmap2", False)):
+        assert torch.equal(large[name], optim8.codebook("dynamic", signed))
+
+
+def test_bitsandbytes_gets_numbers_where_ours_are_tensors():
+    betas = torch.tensor(0.5), torch.tensor(0.75)
+    optimizer = optim8.AdamW([torch.zeros(3)], lr=torch.tensor(0.25), betas=betas)
+    [group] = optim8.interop.to_bitsandbytes_state_dict(optimizer)["param_groups"]
+    assert str((group["lr"], group["betas"])) == "(0.25, (0.5, 0.75))"

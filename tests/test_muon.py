@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 import warnings
 
 import pytest
@@ -171,3 +172,79 @@ def test_a_group_that_is_refused_leaves_nothing_behind():
     optimizer.add_param_group({"params": [torch.ones(90, 90, requires_grad=True)]})
     step(optimizer)
     assert [group["block_size"] for group in optimizer.param_groups] == [256, 256]
+
+
+def muon(n=2, **kwargs):
+    params = [tensor((64, 96), seed=i).requires_grad_() for i in range(n)]
+    return optim8.Muon(params, **kwargs), params
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"ns_steps": 100}, "Number of steps must be less than 100"),
+        ({"ns_coefficients": (1.0, 2.0)}, "Coefficients must be a tuple of exactly 3 values"),
+    ],
+    ids=str,
+)
+def test_muon_refuses_what_torch_refuses_in_a_step(kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        muon(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("entries", "match"),
+    [
+        ({"adjust_lr_fn": "nope"}, "nope is not supported"),
+        ({"ns_steps": 5.0}, "ns_steps is 5.0, expected an int"),
+        ({"weight_decay": None}, "weight_decay is None, expected a number"),
+    ],
+    ids=str,
+)
+def test_muon_moves_nothing_if_a_hyperparameter_is_wrong_since_the_last_step(entries, match):
+    optimizer, params = muon()
+    step(optimizer)
+    before = snapshot(optimizer)
+    saved = copy.deepcopy(optimizer.state_dict())
+    optimizer.param_groups[0].update(entries)
+    with pytest.raises((ValueError, TypeError), match=match):
+        step(optimizer)
+    after = snapshot(optimizer)
+    assert_same({**before, "groups": []}, {**after, "groups": []})
+    saved["param_groups"][0].update(entries)
+    other, _ = muon()
+    with pytest.raises(ValueError, match=f"parameter group 0: .*{match}"):
+        other.load_state_dict(saved)
+    assert len(params) == 2
+
+
+def test_muon_goes_on_from_torchs():
+    theirs = torch.optim.Muon([tensor((64, 96)).requires_grad_()], lr=0.02)
+    step(theirs, 2)
+    ours = optim8.convert(theirs, state_bits=32)
+    [p], [q] = (o.param_groups[0]["params"] for o in (ours, theirs))
+    assert p is q
+    torch.testing.assert_close(ours.state[p]["momentum_buffer"], theirs.state[p]["momentum_buffer"])
+    saved = optim8.interop.to_torch_state_dict(ours)
+    assert saved["state"][0].keys() == theirs.state_dict()["state"][0].keys()
+
+
+def test_muon_divides_by_eps_at_least():
+    changes = []
+    for cls, options in ((optim8.Muon, {"state_bits": 32}), (torch.optim.Muon, {})):
+        p = tensor((64, 96)).requires_grad_()
+        start = p.detach().clone()
+        step(cls([p], lr=0.1, weight_decay=0.0, eps=1e5, **options))
+        changes.append(p.detach() - start)
+    torch.testing.assert_close(*changes, rtol=0.05, atol=1e-6)
+
+
+def test_muon_counts_the_skipped_blocks_of_all_matrices():
+    optimizer, params = muon(nonfinite="skip")
+    for p, n_bad in zip(params, (1, 2), strict=True):
+        p.grad = torch.ones(64, 96)
+        p.grad.view(-1)[: 256 * n_bad : 256] = math.nan
+    optimizer.step()
+    assert optimizer.skipped_blocks == 3
+    step(optimizer)
+    assert optimizer.skipped_blocks == 3

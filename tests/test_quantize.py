@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 import optim8
 from optim8 import _native
 from reference import blocks_of, nearest_codes
+from specs import tensor
 
 CODECS = _native.CODECS
 SIGNED = pytest.mark.parametrize("signed", [True, False])
@@ -293,6 +294,41 @@ def test_large_results_lie_in_large_pages():
     optimizer = optim8.AdamW([p])
     optimizer.step()
     made = quantized.codes, quantized.dequantize(), optimizer.state[p]["exp_avg_codes"]
-    for tensor in made:
-        assert "hg" in _flags_at(tensor.data_ptr() + tensor.nbytes // 2)
+    for large in made:
+        assert "hg" in _flags_at(large.data_ptr() + large.nbytes // 2)
     _native.prefer_large_pages(2 << 20, 4 << 20)  # where there is nothing: it is a hint
+
+
+@pytest.mark.parametrize("shape", [(100_000,), (4, 25_000)])
+def test_one_negative_value_anywhere_makes_it_signed(shape):
+    x = torch.ones(shape)
+    x.view(-1)[-1] = -1.0
+    quantized = optim8.quantize(x)
+    assert quantized.signed
+    assert quantized.dequantize().view(-1)[-1] < -0.9
+
+
+@pytest.mark.parametrize("block_size", [32, 64, 1024])
+def test_tensors_come_back_from_blocks_of_any_size(block_size):
+    x = tensor((3, 5000))
+    back = optim8.quantize(x, block_size=block_size).dequantize()
+    torch.testing.assert_close(back, x, rtol=0.1, atol=0.05)
+
+
+def test_a_codebook_that_is_refused_changes_nothing():
+    unsigned = [i / 255 for i in range(256)]
+    signed = [i / 128 for i in range(-127, 129)]
+    optim8.register_codebook("test-kept", signed, unsigned)
+    others = [x**3 for x in signed], [x**3 for x in unsigned]
+    for tables in ((others[0], unsigned), (signed, others[1])):
+        for name in ("test-kept", "dynamic"):
+            before = [optim8.codebook(name, sign) for sign in (True, False)]
+            with pytest.raises(ValueError, match="exists already"):
+                optim8.register_codebook(name, *tables)
+            after = [optim8.codebook(name, sign) for sign in (True, False)]
+            assert all(map(torch.equal, before, after))
+
+
+def test_a_codec_that_cannot_be_a_name_is_refused():
+    with pytest.raises(ValueError, match=r"Invalid codec: \[\] \(known: "):
+        optim8.quantize(torch.zeros(3), codec=[])

@@ -1,5 +1,7 @@
 """What is special about one optimizer, beyond what all are tested for."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 import optim8
 from optim8 import _native
 from reference import lamb
-from specs import assert_same, snapshot, step, stepped, tensor
+from specs import CLASSES, TORCH_CLASSES, assert_same, snapshot, step, stepped, tensor
 
 SMALL = {"min_quantized_numel": 0}
 
@@ -197,3 +199,157 @@ def test_schedule_frees_iterates_are_kept_like_the_parameters(dtype):
     assert state["z"].dtype == dtype
     assert state["exp_avg_sq_codes"].dtype == torch.uint8
     assert optimizer.state_nbytes() / p.numel() == pytest.approx(dtype.itemsize + 1.02, abs=0.02)
+
+
+@pytest.mark.parametrize("initial", [0.1, 1.0])
+def test_adagrad_begins_with_a_small_initial_value_too(initial):
+    p = torch.ones(5000, requires_grad=True)
+    p.grad = torch.full((5000,), 2.0)
+    optimizer = optim8.Adagrad([p], initial_accumulator_value=initial)
+    optimizer.step()
+    [found] = optim8.dequantize_state(optimizer, p)["sum"].unique().tolist()
+    assert found == pytest.approx(4 + initial)
+
+
+#: Of the classes that torch does not have, as their papers or authors have them.
+OWN_DEFAULTS = {
+    "AdEMAMix": {
+        "lr": 1e-3, "betas": (0.9, 0.999, 0.9999), "alpha": 2.0, "t_alpha": None, "t_beta3": None,
+        "eps": 1e-8, "weight_decay": 0.0, "maximize": False,
+    },
+    "LAMB": {
+        "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.01, "max_grad_norm": 1.0,
+        "grad_averaging": True, "trust_clip": False, "always_adapt": False, "maximize": False,
+    },
+    "LARS": {
+        "lr": 1.0, "momentum": 0, "dampening": 0, "weight_decay": 0, "nesterov": False,
+        "trust_coeff": 1e-3, "eps": 1e-8, "trust_clip": False, "always_adapt": False,
+        "maximize": False,
+    },
+    "Lion": {"lr": 1e-4, "betas": (0.9, 0.99), "weight_decay": 0.0, "maximize": False},
+    "SGDW": {
+        "lr": 1e-3, "momentum": 0, "dampening": 0, "weight_decay": 1e-2, "nesterov": False,
+        "maximize": False,
+    },
+    "ScheduleFreeAdamW": {
+        "lr": 2.5e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "warmup_steps": 0,
+        "r": 0.0, "weight_lr_power": 2.0, "foreach": None, "maximize": False, "train_mode": True,
+    },
+    "StableAdamW": {
+        "lr": 1e-3, "betas": (0.9, 0.99), "eps": 1e-6, "weight_decay": 1e-2, "maximize": False,
+    },
+}  # fmt: skip
+
+
+def test_defaults_of_the_classes_that_torch_does_not_have():
+    ours = optim8.AdamW([torch.zeros(1)]).defaults
+    options = {name for name in ours if name in optim8.optim.Options.__annotations__}
+    own = {cls for cls in CLASSES if cls not in TORCH_CLASSES}
+    assert {cls.__name__ for cls in own} == OWN_DEFAULTS.keys()
+    for cls in own:
+        found = cls([torch.zeros(1)]).defaults
+        hyper = {k: v for k, v in found.items() if k not in {*options, "format_version"}}
+        assert hyper == OWN_DEFAULTS[cls.__name__], cls
+
+
+def refused():
+    """Yield what the classes that torch does not have refuse: each number below its range."""
+    free = {"dampening"}
+    for name, defaults in OWN_DEFAULTS.items():
+        for key, value in defaults.items():
+            if key in free or isinstance(value, bool) or key == "foreach":
+                continue
+            if isinstance(value, tuple):
+                for index in range(len(value)):
+                    for bad in (-0.1, 1.0, math.nan):
+                        yield name, {key: (*value[:index], bad, *value[index + 1 :])}
+                yield name, {key: (*value, 0.9)}
+                yield name, {key: value[:-1]}
+                continue
+            for bad in (-1e-9, math.nan):
+                yield name, {key: bad}
+    for name, key in (("AdEMAMix", "t_alpha"), ("AdEMAMix", "t_beta3"), ("LAMB", "max_grad_norm")):
+        yield name, {key: 0.0}
+    yield "ScheduleFreeAdamW", {"betas": (0.0, 0.999)}
+    for name in ("LARS", "SGDW"):
+        yield name, {"nesterov": True}
+        yield name, {"nesterov": True, "momentum": 0.9, "dampening": 0.1}
+
+
+@pytest.mark.parametrize(("name", "kwargs"), list(refused()), ids=str)
+def test_numbers_out_of_range_are_refused(name, kwargs):
+    with pytest.raises(ValueError, match=r"Invalid|Nesterov"):
+        getattr(optim8, name)([torch.ones(2)], **kwargs)
+
+
+def test_lamb_clips_by_the_gradients_of_all_groups():
+    moments = []
+    for n_groups in (1, 2):
+        params = [tensor((50,), torch.float64, i).requires_grad_() for i in range(2)]
+        groups = [params] if n_groups == 1 else [[p] for p in params]
+        optimizer = optim8.LAMB([{"params": group} for group in groups], max_grad_norm=0.5)
+        step(optimizer)
+        moments.append([optimizer.state[p]["exp_avg"] for p in params])
+    for found, expected in zip(*moments, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_adagrad_shares_the_states_that_it_has():
+    optimizer, params = stepped(optim8.Adagrad, [(5000,), (10,)])
+    before = snapshot(optimizer)
+    optimizer.share_memory()
+    assert_same(before, snapshot(optimizer))
+    assert all(v.is_shared() for p in params for v in optimizer.state[p].values())
+
+
+@pytest.mark.parametrize("name", ["alpha", "eps", "weight_decay", "lr"])
+def test_only_the_warmups_of_ademamix_may_be_none(name):
+    optimizer, _ = stepped(optim8.AdEMAMix, [(10,)])
+    optimizer.param_groups[0][name] = None
+    with pytest.raises(TypeError, match=f"{name} is None, expected a number"):
+        optimizer.step()
+
+
+def test_schedule_free_refuses_to_step_if_any_group_is_in_evaluation():
+    optimizer, _ = stepped(optim8.ScheduleFreeAdamW, [(10,)])
+    optimizer.eval()
+    optimizer.add_param_group({"params": [torch.zeros(3, requires_grad=True)]})
+    with pytest.raises(RuntimeError, match=r"step\(\) in evaluation"):
+        step(optimizer)
+
+
+@pytest.mark.parametrize("beta1", [0.5, 0.8])
+def test_schedule_free_evaluates_at_the_average_whatever_beta1_is(beta1):
+    p = tensor((50,), torch.float64).requires_grad_()
+    optimizer = optim8.ScheduleFreeAdamW([p], lr=0.01, betas=(beta1, 0.0))
+    iterates = []
+    for n in range(6):
+        p.grad = tensor((50,), torch.float64, seed=n)
+        optimizer.step()
+        iterates.append(optimizer.state[p]["z"].clone())
+    optimizer.eval()
+    torch.testing.assert_close(p.detach(), torch.stack(iterates).mean(0), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("cls", "kwargs", "expected"),
+    [
+        (optim8.AdEMAMix, {"betas": (0.1, 0.2, 0.3)}, {"beta1": 0.1, "beta2": 0.2, "beta3": 0.3}),
+        (optim8.AdamW, {"betas": (0.1, 0.2)}, {"beta1": 0.1, "beta2": 0.2}),
+        (optim8.Rprop, {"etas": (0.1, 1.2)}, {"eta_minus": 0.1, "eta_plus": 1.2}),
+        (
+            optim8.Rprop,
+            {"step_sizes": (0.1, 0.2)},
+            {"step_size_min": 0.1, "step_size_max": 0.2},
+        ),
+        (optim8.SGDW, {}, {"decoupled_weight_decay": 1.0}),
+        (optim8.SGD, {}, {"decoupled_weight_decay": 0.0}),
+    ],
+    ids=str,
+)
+def test_rules_get_the_hyperparameters_of_their_names(cls, kwargs, expected):
+    """The references take them from `_hyper` too, and so do not see what it mixes up."""
+    optimizer = cls([torch.zeros(1)], **kwargs)
+    [group] = optimizer.param_groups
+    found = optimizer._hyper(optimizer._rule(group), group)
+    assert {name: found[name] for name in expected} == expected

@@ -13,6 +13,7 @@ import optim8
 from optim8 import _native
 from specs import (
     SPECS,
+    TORCH_CLASSES,
     assert_same,
     by_rule,
     needs_names,
@@ -228,16 +229,6 @@ def test_torch_state_dict_with_full_states_goes_on_as_torch_does(spec):
     step(theirs)
     step(ours)
     torch.testing.assert_close(ours.param_groups[0]["params"][0], params[0], rtol=1e-6, atol=1e-6)
-
-
-def test_older_torch_state_dict():
-    theirs = torch.optim.Adam([torch.zeros(3)])
-    saved = theirs.state_dict()
-    for name in ("maximize", "foreach", "fused", "capturable", "differentiable"):
-        del saved["param_groups"][0][name]
-    ours = optim8.Adam([torch.zeros(3)], maximize=True)
-    ours.load_state_dict(saved)
-    assert ours.param_groups[0]["maximize"] is True
 
 
 def test_torch_states_of_any_strides():
@@ -555,3 +546,98 @@ def test_groups_may_be_taken_out_and_put_in():
     step(optimizer)
     assert [optimizer.state[p]["step"] for p in params[1:]] == [3, 2]
     assert all(optimizer.state[p]["exp_avg_scales"].numel() == 79 for p in params[1:])
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_a_copy_takes_groups_and_keeps_what_was_given_to_all(how):
+    optimizer = how(optim8.AdamW([torch.zeros(5000, requires_grad=True)], codec="root"))
+    optimizer.add_param_group({"params": [torch.zeros(5000, requires_grad=True)]})
+    plain = optim8.AdamW([{"params": [torch.zeros(5000)]} for _ in range(2)])
+    optimizer.load_state_dict(plain.state_dict())
+    assert [group["codec"] for group in optimizer.param_groups] == ["root", "root"]
+
+
+def test_what_groups_share_is_shared_after_loading():
+    params = [tensor((10,), seed=i).requires_grad_() for i in range(2)]
+    lr = torch.tensor(0.1)
+    optimizer = optim8.AdamW([{"params": [p], "lr": lr} for p in params])
+    saved = optimizer.state_dict()
+    optimizer.load_state_dict(saved)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates[0] is rates[1] is not lr
+
+
+def test_a_hook_that_changes_the_dict_does_not_change_the_callers():
+    optimizer, _ = stepped(optim8.AdamW, [(5000,)])
+    saved = {**optimizer.state_dict(), "extra": 1}
+    optimizer.register_load_state_dict_pre_hook(
+        lambda _, state_dict: state_dict.pop("extra") and None
+    )
+    optimizer.load_state_dict(saved)
+    assert saved["extra"] == 1
+
+
+@pytest.mark.parametrize("cls", [optim8.AdamW, optim8.SGD])
+def test_a_state_that_is_no_dict_is_refused(cls):
+    optimizer, _ = stepped(cls, [(10,)])
+    saved = optimizer.state_dict()
+    saved["state"][0] = [1]
+    with pytest.raises(TypeError, match="parameter 0: state is list, expected dict"):
+        optimizer.load_state_dict(saved)
+
+
+def test_zeros_of_second_moments_stay_zeros_where_states_are_converted():
+    p = tensor((5000,)).requires_grad_()
+    theirs = torch.optim.AdamW([p])
+    p.grad = tensor((5000,), seed=1)
+    p.grad[::7] = 0.0
+    theirs.step()
+    ours = optim8.AdamW([p.detach().clone().requires_grad_()])
+    ours.load_state_dict(theirs.state_dict())
+    [q] = ours.param_groups[0]["params"]
+    found = optim8.dequantize_state(ours, q)["exp_avg_sq"]
+    assert torch.equal(found == 0, theirs.state[p]["exp_avg_sq"] == 0)
+
+
+def test_a_step_that_is_infinite_is_refused():
+    optimizer, _ = stepped(optim8.AdamW, [(10,)])
+    saved = optimizer.state_dict()
+    saved["state"][0]["step"] = torch.tensor(float("inf"))
+    with pytest.raises(ValueError, match="step of parameter 0 is inf"):
+        optimizer.load_state_dict(saved)
+
+
+def test_adamw_stays_adamw_whatever_it_loads():
+    for package in (torch.optim, optim8):
+        adam, _ = stepped(package.Adam, [(10,)], weight_decay=0.1)
+        for name in ("AdamW", "Adam"):
+            other = getattr(optim8, name)([torch.zeros(10, requires_grad=True)])
+            other.load_state_dict(adam.state_dict())
+            is_decoupled = name == "AdamW"
+            assert other.param_groups[0]["decoupled_weight_decay"] is is_decoupled
+
+
+@pytest.mark.parametrize("cls", TORCH_CLASSES, ids=lambda cls: cls.__name__)
+def test_state_dicts_of_older_torch_lack_what_came_later(cls):
+    """`__setstate__` of each of torch's classes sets the same names."""
+    later = {"maximize", "foreach", "fused", "capturable", "differentiable"}
+    later |= {"decoupled_weight_decay"} | ({"nesterov"} if cls is optim8.SGD else set())
+    saved = TORCH_CLASSES[cls]([torch.zeros(3)], lr=0.5).state_dict()
+    saved["param_groups"] = [
+        {name: value for name, value in group.items() if name not in later}
+        for group in saved["param_groups"]
+    ]
+    ours = cls([torch.zeros(3)], maximize=True)
+    ours.load_state_dict(saved)
+    assert (ours.param_groups[0]["lr"], ours.param_groups[0]["maximize"]) == (0.5, True)
+
+
+def test_full_states_of_float16_are_loaded():
+    optimizer, _ = stepped(optim8.AdamW, [(10,)])
+    saved = copy.deepcopy(optimizer.state_dict())
+    for name in ("exp_avg", "exp_avg_sq"):
+        saved["state"][0][name] = (saved["state"][0][name] * 0).half()
+    optimizer.load_state_dict(saved)
+    [p] = optimizer.param_groups[0]["params"]
+    assert optimizer.state[p]["exp_avg"].dtype == torch.float32
+    assert not optimizer.state[p]["exp_avg"].any()

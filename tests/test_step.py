@@ -1,5 +1,8 @@
 """The 8-bit step: right to float64 references, and torch's conventions around it."""
 
+import copy
+import gc
+import weakref
 from functools import partial
 
 import numpy as np
@@ -463,3 +466,96 @@ def test_a_refused_step_leaves_no_states_of_a_switch_behind():
     with pytest.raises(RuntimeError, match="sparse"):
         optimizer.step()
     assert [[*state] for state in optimizer.state.values()] == [["step"], ["step"]]
+
+
+OTHER_OPTIONS = [
+    {"seed": 7},
+    {"state_rounding": "nearest"},
+    {"param_rounding": "stochastic"},
+    {"nonfinite": "skip"},
+]
+
+
+def step_with_nan(optimizer):
+    """Step with a gradient of which one block has a NaN."""
+    for p in optimizer.param_groups[-1]["params"]:
+        p.grad = tensor(p.shape, p.dtype, seed=9)
+        p.grad[300] = float("nan")
+    optimizer.step()
+
+
+@pytest.mark.parametrize("option", OTHER_OPTIONS, ids=str)
+def test_an_option_of_a_group_is_as_if_given_to_all(option):
+    def run(in_group, to_all):
+        params = [tensor((5000,), torch.bfloat16).requires_grad_()]
+        optimizer = optim8.AdamW([{"params": params, **in_group}], **to_all)
+        step_with_nan(optimizer)
+        return snapshot(optimizer)
+
+    assert_same(run(option, {}), run({}, option))
+    with pytest.raises(AssertionError):
+        assert_same({**run({}, {}), "groups": []}, {**run(option, {}), "groups": []})
+
+
+@pytest.mark.parametrize("option", OTHER_OPTIONS, ids=str)
+def test_an_option_that_is_changed_counts_from_the_next_step_on(option):
+    optimizer, _ = stepped(optim8.AdamW, [(5000,)], dtype=torch.bfloat16)
+    unchanged, fresh = copy.deepcopy(optimizer), copy.deepcopy(optimizer)
+    for one in (optimizer, fresh):
+        one.param_groups[0].update(option)
+    for one in (optimizer, fresh, unchanged):
+        step_with_nan(one)
+    assert_same(snapshot(optimizer), snapshot(fresh))
+    with pytest.raises(AssertionError):
+        assert_same({**snapshot(optimizer), "groups": []}, {**snapshot(unchanged), "groups": []})
+
+
+def test_skipped_blocks_are_counted_over_all_steps():
+    optimizer, _ = stepped(optim8.AdamW, [(5000,)], nonfinite="skip")
+    for n in range(3):
+        assert optimizer.skipped_blocks == n
+        step_with_nan(optimizer)
+    step(optimizer)
+    assert optimizer.skipped_blocks == 3
+
+
+def test_autograd_sees_the_change_of_every_parameter():
+    params = [torch.ones(3, requires_grad=True) for _ in range(3)]
+    versions = [p._version for p in params]
+    for p in params[::2]:
+        p.grad = torch.ones(3)
+    optim8.AdamW(params).step()
+    changed = [p._version > version for p, version in zip(params, versions, strict=True)]
+    assert changed == [True, False, True]
+
+
+def test_what_an_optimizer_knows_of_groups_that_are_taken_out_goes():
+    optimizer, [p] = stepped(optim8.AdamW, [(5000,)])
+    for _ in range(3):
+        gone = torch.zeros(10, requires_grad=True)
+        optimizer.add_param_group({"params": [gone]})
+        del optimizer.param_groups[-1]
+    alive = weakref.ref(gone)
+    del gone
+    optimizer.add_param_group({"params": [torch.zeros(10, requires_grad=True)]})
+    gc.collect()
+    assert alive() is None
+    assert optimizer.state[p]["step"] == 3
+
+
+def test_options_may_change_where_states_were_only_looked_for():
+    """`optimizer.state[p]` makes an empty dict, as in torch."""
+    p = torch.zeros(5000, requires_grad=True)
+    optimizer = optim8.AdamW([p])
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.state[p] == {}
+    optimizer.param_groups[0]["block_size"] = 64
+    step(optimizer)
+    assert optimizer.state[p]["exp_avg_scales"].numel() == 79
+
+
+def test_an_option_for_all_is_checked_though_every_group_has_its_own():
+    for option in ({"state_bits": 4}, {"block_size": 100}, {"nonfinite": "x"}):
+        good = {"state_bits": 8, "block_size": 64, "nonfinite": "skip"}
+        with pytest.raises(ValueError, match=r"state_bits|power of two|nonfinite"):
+            optim8.AdamW([{"params": [torch.ones(2)], **good}], **option)

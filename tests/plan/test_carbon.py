@@ -4,14 +4,18 @@ import json
 import math
 import sys
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from optim8.cli import main
+from optim8.plan import measure
 from optim8.plan.carbon import PRACTICES, Footprint, Grid, footprint, improved
 from optim8.plan.entries import load
+from optim8.plan.hardware import Device
+from plan_command import ask, shown
 
 #: Patterson et al. 2021, table 4: chips, days, watts, PUE, gross kg per kWh; MWh and gross tCO2e.
 PUBLISHED = {
@@ -178,3 +182,143 @@ def test_entries_of_the_users_are_checked(text, message, tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "mine.toml: [grid.mine]" in shown
     assert message in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"intensity": -0.1}, "Invalid intensity: -0.1"),
+        ({"pue": 0.9}, "Invalid pue: 0.9"),
+        ({"watts": 0}, "Invalid watts: 0"),
+        ({"hours": -1}, "Invalid hours: -1"),
+    ],
+    ids=str,
+)
+def test_a_run_without_sense_has_no_footprint(change, message):
+    usual = {"hours": 2, "devices": 3, "watts": 500, "pue": 1, "intensity": 0}
+    assert footprint(**usual) == Footprint(3.0, 0.0)
+    with pytest.raises(ValueError, match=message):
+        footprint(**{**usual, **change})
+
+
+@pytest.mark.parametrize(
+    ("watts", "energy", "emissions", "cleanest"),
+    [
+        (1000, "8.0 kWh", "0.8 kg CO2e", None),
+        (10, "80 Wh", "8 g CO2e", "0.8 g CO2e to 1.6 g CO2e"),
+        (10_000, "80.0 kWh", "8 kg CO2e", "0.8 kg CO2e to 1.6 kg CO2e"),
+        (10**6, "8,000.0 kWh", "0.800 t CO2e", "80 kg CO2e to 0.160 t CO2e"),
+    ],
+)
+def test_amounts_are_shown_in_units_that_fit(watts, energy, emissions, cleanest, capsys):
+    question = "carbon --hours 4 --devices 2 --pue 1 --intensity 0.1 --watts"
+    text = shown(capsys, f"{question} {watts}")
+    for amount in filter(None, (energy, emissions, cleanest)):
+        assert amount in text
+    found = ask(capsys, f"{question} {watts}")
+    assert found["kwh"] == pytest.approx(8 * watts / 1000)
+
+
+def test_watts_that_are_given_go_before_those_of_the_device(capsys):
+    """Of this device none are known, which matters only where none are given."""
+    found = ask(capsys, "carbon --hours 1 --device tpu-v5p --watts 100 --pue 1")
+    assert found["kwh"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("given", ["--watts 5", "--pue 1.2", "--intensity 0.1", "--device h100"])
+def test_what_is_measured_cannot_be_given(given, capsys):
+    with pytest.raises(SystemExit):
+        main(["plan", "carbon", "--measure", *given.split(), "--", "true"])
+    assert f"expected no {given.split()[0]} with --measure" in capsys.readouterr().err
+
+
+def of_the_user(path, intensity):
+    """Write a file with a grid of the user's, under a name that we have too."""
+    path.write_text(
+        f"[grid.us-2020]\ntitle = 'mine'\nsource = 'me'\ndate = '2026'\nkg_per_kwh = {intensity}\n"
+    )
+    return str(path)
+
+
+def test_files_of_the_users_go_before_ours_and_later_ones_before_earlier(tmp_path, capsys):
+    files = [of_the_user(tmp_path / f"{n}.toml", n) for n in (1, 2)]
+    question = f"carbon --hours 1 --watts 1000 --pue 1 --data {files[0]}"
+    assert ask(capsys, question)["tco2e"] == pytest.approx(0.001)
+    assert ask(capsys, f"{question} --data {files[1]}")["tco2e"] == pytest.approx(0.002)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[grid", "mine.toml: "),
+        ("grid = 3", "mine.toml: grid is no table of entries"),
+        ("[grid]\nmine = 3", "mine.toml: [grid.mine] is no table"),
+        ("[device.x]\ntitle = 'x'\nsource = 'x'\ndate = 'x'\nyear = 1\npeak_tflops = 1\n"
+         "bandwidth_gb_s = 1\nfrom_memory = [1]", "[device.x]: from_memory is [1] (expected list"),
+    ],
+)  # fmt: skip
+def test_files_that_hold_no_entries_are_refused(text, message, tmp_path, capsys):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(SystemExit) as exit_:
+        main(["plan", "carbon", "--hours", "1", "--device", "h100", "--data", str(file)])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+class Tracker:
+    """Stands in for codecarbon's; it takes half an hour, and may measure nothing."""
+
+    kilograms = 0.5
+
+    def __init__(self, **_):
+        self.final_emissions_data = mock.Mock(energy_consumed=2.0)
+
+    def start(self):
+        pass
+
+    def stop(self):
+        return self.kilograms
+
+
+@pytest.fixture
+def tracker(monkeypatch):
+    """Put `Tracker` in place, with a clock that goes half an hour on whenever it is read."""
+    monkeypatch.setitem(sys.modules, "codecarbon", mock.Mock(OfflineEmissionsTracker=Tracker))
+    times = iter(range(0, 10**6, 1800))
+    monkeypatch.setattr(measure, "perf_counter", lambda: next(times))
+
+
+@pytest.mark.usefixtures("tracker")
+def test_time_is_measured_in_hours_and_nothing_measured_is_an_error(monkeypatch, capfd):
+    program = ["--measure", "--", sys.executable, "-c", ""]
+    main(["plan", "carbon", "--json", *program])
+    assert json.loads(capfd.readouterr().out)["hours"] == 0.5
+    monkeypatch.setattr(Tracker, "kilograms", None)
+    with pytest.raises(SystemExit):
+        main(["plan", "carbon", "--json", *program])
+    assert "codecarbon could not measure this machine" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("tracker")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--country", "U5A", "--measure", "--", "true"], "Invalid country: 'U5A'"),
+        (["--measure", "--", "/no/such/program"], "No such file"),
+    ],
+)
+def test_a_tracker_is_stopped_if_it_was_started(arguments, message, monkeypatch, capfd):
+    calls = []
+    for name in ("start", "stop"):
+        monkeypatch.setattr(Tracker, name, lambda _, name=name: calls.append(name))
+    with pytest.raises(SystemExit):
+        main(["plan", "carbon", *arguments])
+    assert message in capfd.readouterr().err
+    assert calls == (["start", "stop"] if "/no/such/program" in arguments else [])
+
+
+def test_numbers_from_memory_are_said_to_be():
+    entries = [entry for entry in load("device", Device).values() if not entry.checked]
+    assert entries
+    assert all("from memory, not checked" in entry.origin for entry in entries)

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optim8.cli import main
+from optim8.plan import cost
 from optim8.plan.cost import Price, Trend, price_in, serving, training
 from optim8.plan.entries import load
 from optim8.plan.flops import training as training_flops
 from optim8.plan.hardware import Device
+from plan_command import ask, shown
 
 AMOUNTS = st.floats(1e-3, 1e24)
 FRACTIONS = st.floats(0.01, 1)
@@ -168,3 +170,76 @@ def test_it_answers_without_torch():
         "main('plan cost --flops 1e20 --json'.split()); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"price": -1.0}, "Invalid price: -1.0"),
+        ({"utilization": 0.0}, "Invalid utilization: 0.0"),
+        ({"utilization": 1.1}, "Invalid utilization: 1.1"),
+        ({"devices": 0}, "Invalid devices: 0"),
+        ({"flops": -1.0}, "Invalid flops: -1.0"),
+    ],
+    ids=str,
+)
+def test_a_run_without_sense_has_no_cost(change, message):
+    usual = {"flops": 1e20, "peak_flops": 1e14, "devices": 8, "utilization": 0.5, "price": 0.0}
+    assert cost.training(**usual).cost == 0
+    with pytest.raises(ValueError, match=message):
+        cost.training(**{**usual, **change})
+
+
+def test_serving_and_trends_without_sense_are_refused():
+    with pytest.raises(ValueError, match="Invalid tokens: 0"):
+        cost.serving(1e9, 0, 1e14, 0.5, 1.0)
+    with pytest.raises(ValueError, match="Invalid doubling_years: 0"):
+        cost.price_in(1.0, 1, 0)
+
+
+SERVED = "cost --params 1e9 --tokens 1e9 --device a100-80gb --devices 4 --price 3 --peak 1e14"
+
+
+def test_what_serving_costs_and_takes(capsys):
+    later = "--utilization 0.5 --bytes-per-param 1 --price-year 2025 --start-year 2027"
+    found = ask(capsys, f"{SERVED} {later} --doubling-years 2")
+    assert found["price"] == 1.5
+    assert found["device_hours"] == pytest.approx(6e18 / 0.5e14 / 3600)
+    assert found["cost_per_million_tokens"] == pytest.approx(2e15 / 0.5e14 / 3600 * 1.5)
+    bandwidth = load("device", Device)["a100-80gb"].bandwidth_gb_s * 1e9
+    assert found["least_seconds_per_token"] == pytest.approx(1e9 / bandwidth / 4)
+
+
+def test_the_band_is_of_the_trends_interval_and_only_of_another_year(capsys):
+    trend = load("trend", Trend)["gpus"]
+    question = "cost --flops 1e22 --price 2 --price-year 2025 --start-year"
+    found = ask(capsys, f"{question} 2028")
+    ends = sorted(found["device_hours"] * 2 * 2 ** (-3 / end) for end in (trend.low, trend.high))
+    band = f"${ends[0]:,.2f} to ${ends[1]:,.2f}"
+    assert band in shown(capsys, f"{question} 2028")
+    assert " to $" not in shown(capsys, f"{question} 2025")
+    assert " to $" not in shown(capsys, f"{question} 2028 --doubling-years 2")
+
+
+def test_a_run_of_hours_is_told_in_hours_and_what_carbon_is_asked(capsys):
+    text = shown(capsys, "cost --flops 1.0e19 --device a100-80gb --price 1 --utilization 0.5")
+    hours = 1e19 / (312e12 * 0.5) / 3600
+    assert f"{hours:,.2f} hours" in text
+    assert f"--hours {hours:.6g}" in text
+    days = shown(capsys, "cost --flops 1.0e21 --device a100-80gb --price 1 --utilization 0.5")
+    assert f"{100 * hours / 24:,.1f} days" in days
+
+
+def test_width_and_context_are_not_mixed_up(capsys):
+    """Their product is the same; what refuses one has to name it."""
+    with pytest.raises(SystemExit):
+        ask(capsys, "cost --params 1 --tokens 1 --n-layers 3 --width 5")
+    assert "Only n_layers and width given" in capsys.readouterr().err
+
+
+def test_a_typical_price_is_of_its_own_year(capsys):
+    found = ask(capsys, "cost --flops 1e20 --device h100 --start-year 2030")
+    price, trend = load("price", Price)["h100"], load("trend", Trend)["gpus"]
+    assert found["assumptions"]["price_year"]["value"] == price.year
+    expected = price.usd_per_hour * 2 ** (-(2030 - price.year) / trend.doubling_years)
+    assert found["price"] == pytest.approx(expected)

@@ -1,6 +1,7 @@
 """Fits of the parametric loss: that they find the law, and how sure they say they are."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from scipy.optimize import check_grad
 
 from benches.plan_fit import LAW, synthetic
 from optim8.cli import main
+from optim8.plan import runs
 from optim8.plan.fit import (
     DELTA,
     GRID,
     Objective,
+    Runs,
     descend,
     fit,
     ill_determined,
@@ -196,3 +199,51 @@ def test_columns_may_stand_in_any_order_beside_others(tmp_path, capsys):
     other.write_text("\ufeffname, loss, tokens, params\n" + "\n".join(lines) + "\n")
     options = ("--resamples", "5")
     assert ask(capsys, plain, *options) == ask(capsys, str(other), *options)
+
+
+def few_runs():
+    """Return six runs, of which many resamples lack three sizes or three numbers of tokens."""
+    law = ParametricLoss(E=1.8, A=480.0, B=2080.0, alpha=0.35, beta=0.37)
+    params = np.array([1e8, 1e8, 3e8, 3e8, 1e9, 1e9])
+    tokens = np.array([2e9, 6e9, 2e10, 2e9, 6e9, 2e10])
+    noise = 1 + 1e-3 * np.array([1, -1, 2, -2, 1, -1])
+    return Runs(params, tokens, np.array(list(map(law.predict, params, tokens))) * noise), law
+
+
+def test_resamples_without_variety_are_drawn_again_and_depend_on_the_seed():
+    few, law = few_runs()
+    found = [resample(few, law, 12, seed).laws for seed in (0, 1, 1)]
+    assert [len(laws) for laws in found] == [12, 12, 12]
+    assert found[0] != found[1] == found[2]
+
+
+def test_few_different_tokens_are_refused_as_few_sizes_are():
+    few, _ = few_runs()
+    for name in ("params", "tokens"):
+        with pytest.raises(ValueError, match=f"Too few different {name}: 2 "):
+            replace(few, **{name: np.array([1e8, 2e8] * 3)})
+
+
+def test_confidence_and_seed_of_the_command_count(tmp_path, capsys):
+    few, _ = few_runs()
+    table = tmp_path / "runs.csv"
+    rows = zip(few.params.tolist(), few.tokens.tolist(), few.loss.tolist(), strict=True)
+    table.write_text("params,tokens,loss\n" + "".join(f"{p!r},{t!r},{x!r}\n" for p, t, x in rows))
+    question = (str(table), "--flops", "1e20", "--resamples", "12")
+    wide, narrow, other = (
+        ask(capsys, *question, *more) for more in ((), ("--confidence", "0.3"), ("--seed", "2"))
+    )
+    for key, name in (("intervals", "alpha"), ("optimum_intervals", "params")):
+        assert wide[key][name][0] < narrow[key][name][0]
+        assert narrow[key][name][1] < wide[key][name][1]
+        assert wide[key][name] != other[key][name]
+
+
+def test_a_byte_order_mark_and_spaces_are_no_part_of_the_first_column(tmp_path):
+    table = tmp_path / "runs.csv"
+    table.write_text("\ufeffparams, tokens\n1, 2\n", encoding="utf-8")
+    found = runs.read(table, {"params": float, "tokens": float})
+    assert {name: column.tolist() for name, column in found.items()} == {
+        "params": [1.0],
+        "tokens": [2.0],
+    }

@@ -1,10 +1,17 @@
 """Operations of a transformer: the published counts, and what must hold of any."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optim8.plan import compute
+from optim8.plan.fit import Resampled
 from optim8.plan.flops import Shape, forward, training
+from optim8.plan.loss import ParametricLoss
+from optim8.plan.quantity import fraction
+from plan_command import ask
 
 CONTEXT = 2048
 
@@ -84,3 +91,53 @@ def test_it_is_linear_in_tokens_and_attention_only_adds(params, tokens, layers, 
 def test_nonsense_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         training(**arguments)
+
+
+def test_every_item_of_the_way_forward_is_the_papers():
+    """Hoffmann et al. 2022, appendix F, with a different number for each letter."""
+    n_layers, width, feed_forward, n_heads, key_size, vocabulary, context = 2, 3, 5, 7, 11, 13, 17
+    keys = n_heads * key_size
+    shape = Shape(n_layers, width, feed_forward, n_heads, key_size, vocabulary)
+    assert forward(shape, context) == {
+        "embedding": 2 * context * vocabulary * width,
+        "queries, keys and values": n_layers * 2 * 3 * context * width * keys,
+        "scores": n_layers * 2 * context * context * keys,
+        "softmax": n_layers * 3 * n_heads * context * context,
+        "weighted sum": n_layers * 2 * context * context * keys,
+        "output": n_layers * 2 * context * keys * width,
+        "feed forward": n_layers * 2 * context * (width * feed_forward + width * feed_forward),
+        "logits": 2 * context * vocabulary * width,
+    }
+
+
+@pytest.mark.parametrize("name", ["A", "B", "alpha", "beta"])
+@pytest.mark.parametrize("value", [0.0, -0.5, math.nan])
+def test_a_law_without_optimum_is_refused(name, value):
+    law = ParametricLoss(**{"E": 1.0, "A": 2.0, "B": 3.0, "alpha": 0.4, "beta": 0.5, name: value})
+    with pytest.raises(ValueError, match=f"There is no optimum with {name} = "):
+        law.frontier()
+
+
+def test_a_fit_that_has_no_optimum_says_nothing_of_it():
+    laws = [ParametricLoss(1.0, 2.0, 3.0, *ends) for ends in ((0.4, 0.5), (-0.1, 0.5), (0.4, -0.1))]
+    assert len(Resampled(laws).optima(1e20)) == 1
+
+
+def test_a_frontier_of_the_users_own_joins_in(tmp_path, capsys):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        "[frontier.mine]\ntitle = 'mine'\nsource = 'me'\ndate = '2026'\n"
+        "params = [1e8, 1e9]\nflops = [1e18, 1e20]\n"
+        "[loss.law]\ntitle = 'law'\nsource = 'me'\ndate = '2026'\n"
+        "E = 1.0\nA = 10.0\nB = 10.0\nalpha = 0.5\nbeta = 0.5\n"
+    )
+    found = ask(capsys, f"compute --flops 1e19 --approach mine --data {file}")
+    assert found["params"] == pytest.approx(10**8.5)
+    assert {"mine", "law"} <= found["spread"].keys()
+    assert {"mine", "law"} <= compute.approaches(path for path in [file]).keys()
+
+
+def test_a_whole_is_a_fraction():
+    assert fraction("1") == 1.0
+    with pytest.raises(ValueError, match=r"up to 1, found '1\.01'"):
+        fraction("1.01")

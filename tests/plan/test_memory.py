@@ -1,8 +1,10 @@
 """What a run takes: against published figures, against real optimizers, and what must hold."""
 
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +21,9 @@ from optim8.demo.sizes import SIZES
 from optim8.plan.activations import Batch, activations
 from optim8.plan.memory import Setup, largest, of_count, of_model, of_module
 from optim8.plan.model import DTYPE_BYTES, Transformer, from_config, from_size
+from optim8.plan.sharding import PLACEMENTS
 from optim8.plan.states import TORCH_COUNTS_STEPS, Optimizer
+from plan_command import ask, shown
 from specs import CLASSES, SPECS
 
 CLASS_NAMES = {cls.__name__.lower(): cls for cls in [*CLASSES, optim8.Muon]}
@@ -361,3 +365,302 @@ def test_it_answers_without_torch(question):
         f"main(['plan', *'{question} --json'.split()]); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE)
+
+
+def gated(**kwargs):
+    """Return a small model, as Llama's are, with numbers that differ."""
+    numbers = {"n_layers": 3, "width": 8, "n_heads": 2, "n_key_value_heads": 1, "head_width": 6}
+    others = {"mlp_width": 20, "vocabulary": 50, "is_gated": True, "is_qkv_joint": False}
+    return Transformer(**{**numbers, **others, **kwargs})
+
+
+LAYER = 8 * (12 + 2 * 6) + 12 * 8 + 3 * 8 * 20 + 2 * 8
+EMBEDDING = 50 * 8
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+@pytest.mark.parametrize("keeps_gradients", [False, True])
+@pytest.mark.parametrize(("dtype", "n_bytes"), [("float64", 8), ("float32", 4), ("bfloat16", 2)])
+def test_moments_are_what_is_there_then(is_tied, is_checkpointed, keeps_gradients, dtype, n_bytes):
+    model, batch = gated(is_tied=is_tied), Batch(5, 7, is_checkpointed)
+    found = of_model(model, batch, Setup(dtype=dtype, keeps_gradients=keeps_gradients))
+    n_parameters = 3 * LAYER + EMBEDDING + 8 + (0 if is_tied else EMBEDDING)
+    weights = n_bytes * n_parameters
+    states = 2 * max(4, n_bytes) * n_parameters + 4 * (3 * 9 + 2 + (not is_tied))
+    assert (found.parameters, found.gradients, found.states) == (weights, weights, states)
+
+    tokens = 5 * 7
+    computed = max(4, n_bytes)
+    norm = (2 * computed + n_bytes) * 8 + computed
+    attention = (12 + 2 * 6 + 12) * n_bytes + 2 * 4
+    layer = tokens * (2 * norm + attention + 4 * 20 * n_bytes)
+    kept = tokens * 8 * n_bytes if is_checkpointed else layer
+    logits = tokens * 50 * n_bytes
+    in_layer = (tokens * (8 + 2 * 20) + 8 * 20) * n_bytes
+    saved = 3 * kept + tokens * norm + logits
+    gradients = {
+        "loss": 0,
+        "last layer": n_bytes * (8 + EMBEDDING * (not is_tied)),
+        # All but those of the first layer, and of the embedding unless the head has made it.
+        "first layer": weights - n_bytes * (LAYER + EMBEDDING * (not is_tied)),
+        "step": weights,
+    }
+    activations = {
+        "loss": saved + 2 * logits,
+        "last layer": 3 * kept + (layer - kept) + in_layer,
+        "first layer": layer + in_layer,
+        "step": 0,
+    }
+    assert found.activations == saved
+    assert found.moments == {
+        moment: weights + states + (weights if keeps_gradients else of) + activations[moment]
+        for moment, of in gradients.items()
+    }
+    assert found.peak == max(found.moments.values()) == found.moments[found.peak_moment]
+
+
+@pytest.mark.parametrize(
+    ("placement", "n_devices", "communication"),
+    [
+        ("single", 1, 0),
+        ("ddp", 1, 0),
+        ("ddp", 4, 1),
+        ("offload", 1, LAYER),
+        ("fsdp2", 4, 3 * LAYER),
+    ],
+)
+@pytest.mark.parametrize("has_master", [False, True])
+def test_what_is_on_the_device_and_what_is_on_the_host(
+    placement, n_devices, communication, has_master
+):
+    setup = Setup(Optimizer("sgd"), "bfloat16", has_master, False, placement, n_devices)
+    found = of_model(gated(), Batch(1, 4), setup)
+    expected = found.gradients if communication == 1 else 2 * communication
+    assert found.communication == expected
+    assert found.master == (2 * found.parameters if has_master else 0)
+    on_host = found.gradients + found.master + found.states if placement == "offload" else 0
+    assert found.host == on_host
+    held = found.parameters + found.gradients + found.master + found.states
+    assert found.moments["step"] == held + found.communication - on_host
+
+
+def test_master_weights_are_what_states_are_made_for():
+    for optimizer in (Optimizer("torch-sgd_momentum"), Optimizer("schedulefreeadamw")):
+        found = of_count(10**4, Setup(optimizer, "bfloat16", has_master_weights=True))
+        assert found.master == 4 * 10**4
+        assert found.states == of_count(10**4, Setup(optimizer, "float32")).states
+
+
+def test_a_module_of_mixed_dtypes_is_counted_by_its_parameters():
+    module = nn.ModuleList([nn.Linear(10, 10), nn.Linear(10, 10, dtype=torch.bfloat16)])
+    setup = Setup(Optimizer("sgd"), "float64", True, placement="ddp", n_devices=2)
+    found = of_module(module, setup)
+    assert (found.parameters, found.gradients, found.master) == (660, 660, 880)
+    assert found.communication == 660
+    assert found.moments == {"step": 660 + 660 + 880 + 4 * 4 + 660}
+    assert of_module(module, Setup(Optimizer("sgd"), placement="offload")).host == 660 + 4 * 4
+
+
+def test_activations_that_are_known_count_at_the_loss():
+    found = of_count(10**6, Setup(Optimizer("sgd")), activations=5 * 10**6)
+    assert found.moments == {"step": 8 * 10**6 + 4, "loss": 4 * 10**6 + 4 + 5 * 10**6}
+    assert (found.activations, found.peak_moment) == (5 * 10**6, "loss")
+
+
+OPTIONS = [
+    "--checkpoint",
+    "--master-weights",
+    "--accumulate",
+    "--attention matrix",
+    "--dtype bfloat16",
+    "--optimizer lion",
+    "--state-bits 32",
+    "--block-size 64",
+    "--min-quantized-numel 100000",
+    "--batch 3",
+    "--context 100",
+    "--placement ddp --devices 4",
+    "--placement offload",
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_command_passes_on_what_it_is_given(options, capsys):
+    words = options.replace("--", "").replace("-", "_").split()
+    given = dict(zip(words[::2], words[1::2], strict=False))
+    number = {name: int(value) for name, value in given.items() if value.isdigit()}
+    size = SIZES["small"]
+    batch = Batch(
+        number.get("batch", size.batch),
+        number.get("context", size.context),
+        options == "--checkpoint",
+        options != "--attention matrix",
+    )
+    numbers = ("state_bits", "block_size", "min_quantized_numel")
+    setup = Setup(
+        Optimizer(
+            given.get("optimizer", "adamw"), **{k: number[k] for k in numbers if k in number}
+        ),
+        given.get("dtype", "float32"),
+        options == "--master-weights",
+        options == "--accumulate",
+        given.get("placement", "single"),
+        number.get("devices", 1),
+    )
+    expected = of_model(from_size(size), batch, setup)
+    found = ask(capsys, f"memory --demo small --memory 1GiB {options}")
+    for name in ("parameters", "gradients", "master", "states", "activations", "communication"):
+        assert found[f"{name}_bytes"] == getattr(expected, name), name
+    assert found["host_bytes"] == expected.host
+    assert (found["total_bytes"], found["peak_moment"]) == (expected.peak, expected.peak_moment)
+    fits = largest(2**30, lambda n: of_count(n, setup, expected.activations).peak)
+    assert found["largest_params"] == fits
+    plain = ask(capsys, "memory --demo small --memory 1GiB")
+    assert {**found, "assumptions": 0} != {**plain, "assumptions": 0}
+    for bits in (32, 8):
+        own = replace(setup, optimizer=replace(setup.optimizer, state_bits=bits))
+        name = f"{setup.optimizer.name}, {bits}-bit"
+        assert (
+            found["by_optimizer"][name]["total_bytes"] == of_model(from_size(size), batch, own).peak
+        )
+
+
+def test_it_says_whether_it_fits(capsys):
+    assert "does not fit: 1" in shown(capsys, "memory --params 1e9 --memory 8GiB")
+    assert ") fits:" not in shown(capsys, "memory --params 1e9 --memory 8GiB")
+    assert " fits: 38.9%" in shown(capsys, "memory --params 1e9 --memory 24GiB")
+
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 100,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 50,
+}
+GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 50}
+GPT2["n_positions"] = 30
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "more"),
+    [
+        (CONFIG, {"tie_word_embeddings": True}, -50 * 64),
+        (CONFIG, {"head_dim": 20}, 2 * 4 * 64 * 4 * (20 - 16)),
+        (CONFIG, {"num_key_value_heads": 2}, -2 * 2 * 64 * 2 * 16),
+        (CONFIG, {"model_type": "qwen2"}, 2 * 3 * 64),
+        (GPT2, {"n_inner": 100}, 2 * (2 * 64 + 1) * (100 - 256)),
+        (GPT2, {"tie_word_embeddings": False}, 50 * 64),
+    ],
+    ids=str,
+)
+def test_every_entry_of_a_config_counts(config, change, more, tmp_path):
+    counts = []
+    for number, entries in enumerate((config, {**config, **change})):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(entries))
+        counts.append(from_config(path).n_parameters)
+    assert counts[1] - counts[0] == more
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n_layer": 0}, {"vocab_size": 0}, {"n_embd": 64.0}, {"n_positions": -1}, {"n_head": 0}],
+    ids=str,
+)
+def test_numbers_of_a_config_are_whole_and_above_0(change, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**GPT2, **change}))
+    with pytest.raises(ValueError, match=r"config\.json: "):
+        from_config(path)
+
+
+def test_a_config_gives_the_context(tmp_path, capsys):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(GPT2))
+    found = ask(capsys, f"memory --config {path}")["assumptions"]
+    assert (found["batch"]["value"], found["context"]["value"]) == (1, 30)
+
+
+@pytest.mark.parametrize("n_devices", [0, -1])
+def test_fewer_devices_than_one_are_refused(n_devices):
+    for placement in PLACEMENTS:
+        with pytest.raises(ValueError, match=f"Invalid devices: {n_devices}"):
+            Setup(placement=placement, n_devices=n_devices)
+    with pytest.raises(ValueError, match="Invalid devices: 2"):
+        Setup(placement="offload", n_devices=2)
+
+
+@pytest.mark.parametrize("block_size", [16, 32, 4096, 8192])
+def test_block_sizes_are_those_of_the_optimizers(block_size):
+    if 32 <= block_size <= 4096:
+        assert Optimizer(block_size=block_size).state_bytes([(8192,)], "float32") == (
+            4 + 2 * (8192 + 4 * 8192 // block_size)
+        )
+        optim8.AdamW([torch.zeros(3)], block_size=block_size)
+    else:
+        with pytest.raises(ValueError, match=f"Invalid block_size: {block_size}"):
+            Optimizer(block_size=block_size)
+        with pytest.raises(ValueError, match=r"block_size|power of two"):
+            optim8.AdamW([torch.zeros(3)], block_size=block_size)
+
+
+@pytest.mark.parametrize("placement", ["single", "ddp", "fsdp2", "offload", "fsdp2-offload"])
+def test_gradients_come_and_go_on_the_device_by_the_part_that_it_has(placement):
+    n_devices = 1 if placement in ("single", "offload") else 3
+    model, batch = gated(), Batch(2, 4)
+    found = of_model(model, batch, Setup(placement=placement, n_devices=n_devices))
+    kept = activations(model, batch, "float32")
+    n_parts = n_devices if "fsdp2" in placement else 1
+
+    def part(shapes):
+        return 4 * sum(-(-rows // n_parts) * math.prod(rest) for rows, *rest in shapes)
+
+    first, last = model.embedding_shapes + model.layer_shapes, model.output_shapes
+    gone = {
+        "loss": found.gradients,
+        "last layer": found.gradients - part(last),
+        "first layer": part(first),
+        "step": 0,
+    }
+    if "offload" in placement:  # there are none on the device at the step either
+        gone = {"loss": 0, "last layer": 0, "first layer": 0, "step": 0}
+    there = {
+        "loss": kept.saved + kept.at_loss,
+        "last layer": kept.of_layers + kept.in_layer,
+        "first layer": kept.of_layer + kept.in_layer,
+        "step": 0,
+    }
+    base = found.moments["step"]
+    assert found.moments == {moment: base - gone[moment] + there[moment] for moment in gone}
+
+
+@pytest.mark.parametrize("memory", [1, 2, 63, 64, 65, 1000])
+def test_the_largest_may_fill_the_memory_to_the_last_byte(memory):
+    assert largest(memory, lambda n: n) == memory
+    assert largest(memory - 1, lambda n: n) == memory - 1
+
+
+def test_dashes_stand_for_underscores_and_a_number_is_not_cut():
+    assert Optimizer("torch-sgd-momentum") != Optimizer("torch-sgd_momentum")
+    for names in (("torch-sgd-momentum", "torch-sgd_momentum"), ("adamw-amsgrad", "adamw_amsgrad")):
+        first, second = (Optimizer(name).state_bytes([(8192,)], "float32") for name in names)
+        assert first == second
+    module = nn.ParameterList([torch.ones(())])
+    assert of_module(module, Setup(placement="fsdp2", n_devices=4)).parameters == 4
+
+
+def test_no_memory_of_a_device_bounds_what_is_all_on_the_host(capsys):
+    found = ask(capsys, "memory --params 1e9 --memory 1GiB --placement fsdp2-offload --devices 2")
+    assert found["largest_params"] is None
+    assert found["host_bytes"] > 0 == found["total_bytes"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux tells")
+def test_the_memory_of_this_machine_is_what_the_kernel_says(capsys):
+    found = ask(capsys, "memory --params 1e9")["assumptions"]["memory"]
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        [total] = [line.split()[1] for line in lines if line.startswith("MemTotal:")]
+    assert found["value"] == pytest.approx(1024 * int(total), rel=0.01)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optim8.cli import main
-from optim8.plan.transfer import TransferLaw, corners, fit, subsample
+from optim8.plan import transfer
+from optim8.plan.transfer import Subsamples, TransferLaw, corners, fit, subsample
 
 LAW = TransferLaw(k=0.6, alpha=2.0, irreducible_error=0.15)
 errors = st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=30).map(
@@ -153,3 +154,57 @@ def test_a_wrong_table_is_refused(text, message, tmp_path, capsys):
         main(["plan", "transfer", str(path)])
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_interval_is_as_wide_as_the_part_is_small_and_no_error_is_below_0():
+    laws = [TransferLaw(1.0, 2.0, 0.1 + excess / 1000) for excess in range(101)]
+    widening = (0.25 ** (-2 / 3) - 1) / (0.5 ** (-2 / 3) - 1)
+    low, high = Subsamples(laws, 0.5).intervals(laws[0], 0.2)["irreducible_error"]
+    assert (0.1 - low, high - 0.1) == pytest.approx((0.02 * widening, 0.02 * widening))
+    assert Subsamples(laws, 0.5).intervals(laws[0], 1.0)["irreducible_error"][0] == 0.0
+
+
+@pytest.mark.parametrize(("n_runs", "size"), [(12, 6), (30, 10), (100, 25)])
+def test_parts_are_a_quarter_or_ten_runs_but_no_more_than_half(n_runs, size):
+    upstream = np.linspace(0.2, 0.8, n_runs)
+    downstream = TransferLaw(0.6, 2.0, 0.15).predict(upstream)
+    found = subsample(upstream, downstream, 5, 0)
+    assert found.fraction * n_runs == pytest.approx(size)
+    assert [law.alpha for law in found.laws] == pytest.approx([2.0] * 5, rel=1e-3)
+
+
+def test_parts_are_drawn_without_replacement(monkeypatch):
+    sizes = []
+
+    def recorded(upstream, downstream):
+        sizes.append(len(np.unique(upstream)))
+        return TransferLaw(1.0, 1.0, 0.0)
+
+    monkeypatch.setattr(transfer, "fit", recorded)
+    subsample(np.linspace(0.2, 0.8, 40), np.linspace(0.2, 0.8, 40), 20, 0)
+    assert sizes == [10] * 20
+
+
+def test_no_coefficient_is_below_0():
+    upstream = np.linspace(0.1, 0.9, 12)
+    found = transfer.fit(upstream, upstream**1.5 - 0.02)
+    assert found.irreducible_error == 0
+    powers, down = upstream**found.alpha, upstream**1.5 - 0.02
+    assert found.k == pytest.approx((powers @ down) / (powers @ powers))
+    falling = transfer.fit(upstream, 0.5 - 0.4 * upstream + 0.1 * upstream**2)
+    assert found.k > 0 == falling.k
+
+
+def test_nothing_is_left_to_gain_where_the_best_is_better_than_the_law(tmp_path, capsys):
+    upstream = np.linspace(0.1, 0.9, 40)
+    downstream = TransferLaw(0.6, 3.0, 0.15).predict(upstream)
+    downstream[0] = 0.14
+    table = tmp_path / "runs.csv"
+    rows = zip(upstream.tolist(), downstream.tolist(), strict=True)
+    table.write_text("upstream_error,downstream_error\n" + "".join(f"{u},{d}\n" for u, d in rows))
+    question = (str(table), "--resamples", "30")
+    found = ask(capsys, *question)
+    assert found["irreducible_error"] > found["best_downstream_error"] == 0.14
+    assert found["left_to_gain"] == found["left_to_gain_interval"][0] == 0
+    narrow = ask(capsys, *question, "--confidence", "0.2")["intervals"]["alpha"]
+    assert narrow[1] < found["intervals"]["alpha"][1]

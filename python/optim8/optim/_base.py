@@ -208,6 +208,7 @@ class Optim8Optimizer(Optimizer):
             self._check(group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        self._forget_removed_groups()
         self._notes[id(group)] = _Note(group, given.intersection(FORM_KEYS))
 
     @overload
