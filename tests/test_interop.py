@@ -434,3 +434,9 @@ def test_bitsandbytes_gets_numbers_where_ours_are_tensors():
     optimizer = optim8.AdamW([torch.zeros(3)], lr=torch.tensor(0.25), betas=betas)
     [group] = optim8.interop.to_bitsandbytes_state_dict(optimizer)["param_groups"]
     assert str((group["lr"], group["betas"])) == "(0.25, (0.5, 0.75))"
+
+
+def test_a_class_of_the_users_own_is_no_twins_whatever_its_name():
+    mine = type("AdamW", (torch.optim.AdamW,), {})
+    with pytest.raises(TypeError, match="convert: found"):
+        optim8.convert(mine([torch.zeros(3, requires_grad=True)]))

@@ -14,6 +14,7 @@ from optim8.plan.cost import Price, Trend, price_in, serving, training
 from optim8.plan.entries import load
 from optim8.plan.flops import training as training_flops
 from optim8.plan.hardware import Device
+from optim8.plan.quantity import check_positive
 from plan_command import ask, shown
 
 AMOUNTS = st.floats(1e-3, 1e24)
@@ -243,3 +244,8 @@ def test_a_typical_price_is_of_its_own_year(capsys):
     assert found["assumptions"]["price_year"]["value"] == price.year
     expected = price.usd_per_hour * 2 ** (-(2030 - price.year) / trend.doubling_years)
     assert found["price"] == pytest.approx(expected)
+
+
+def test_what_is_no_number_is_not_above_zero():
+    with pytest.raises(ValueError, match=r"Invalid hours: nan \(expected above 0\)"):
+        check_positive(hours=float("nan"))

@@ -9,6 +9,7 @@ from scipy.optimize import check_grad
 
 from benches.plan_fit import LAW, synthetic
 from optim8.cli import main
+from optim8.plan import fit as fitting
 from optim8.plan import runs
 from optim8.plan.fit import (
     DELTA,
@@ -247,3 +248,13 @@ def test_a_byte_order_mark_and_spaces_are_no_part_of_the_first_column(tmp_path):
         "params": [1.0],
         "tokens": [2.0],
     }
+
+
+def test_descents_begin_at_the_lowest_of_all_starts(monkeypatch):
+    few, _ = few_runs()
+    monkeypatch.setattr(fitting, "descend", lambda objective, at: (objective.value(at), at))
+    found = fitting.fit(few, n_descents=1)
+    point = np.array([np.log(found.A), np.log(found.B), np.log(found.E), found.alpha, found.beta])
+    objective = fitting.Objective(few, (0.0, 0.0))
+    lowest = min(objective.value(np.array(start)) for start in fitting.GRID)
+    assert objective.value(point) == pytest.approx(lowest)

@@ -21,6 +21,7 @@ from optim8.demo.sizes import SIZES
 from optim8.plan.activations import Batch, activations
 from optim8.plan.memory import Setup, largest, of_count, of_model, of_module
 from optim8.plan.model import DTYPE_BYTES, Transformer, from_config, from_size
+from optim8.plan.quantity import show_bytes, show_count
 from optim8.plan.sharding import PLACEMENTS
 from optim8.plan.states import TORCH_COUNTS_STEPS, Optimizer
 from plan_command import ask, shown
@@ -664,3 +665,8 @@ def test_the_memory_of_this_machine_is_what_the_kernel_says(capsys):
     with open("/proc/meminfo", encoding="ascii") as lines:
         [total] = [line.split()[1] for line in lines if line.startswith("MemTotal:")]
     assert found["value"] == pytest.approx(1024 * int(total), rel=0.01)
+
+
+def test_whole_units_are_shown_in_themselves():
+    assert [show_bytes(n) for n in (1023, 1024, 2**20)] == ["1023 B", "1.00 KiB", "1.00 MiB"]
+    assert [show_count(n) for n in (999, 1000, 10**6, 10**15)] == ["999", "1 k", "1 M", "1e+15"]

@@ -132,7 +132,7 @@ def check_positive(**values: float) -> None:
     ValueError: Invalid devices: 0 (expected above 0)
     """
     for name, value in values.items():
-        if value <= 0:
+        if not value > 0:  # nor NaN
             raise ValueError(f"Invalid {name}: {value} (expected above 0)")
 
 
