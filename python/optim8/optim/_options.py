@@ -31,9 +31,9 @@ class Options(TypedDict, total=False):
         expected value, and reproducibly. "nearest": to nearest, where averages that move by less
         than half a step of their grid stay where they are.
     param_rounding
-        Of bfloat16 parameters: "nearest" (default), or "stochastic", so that updates are not lost
-        which are small beside their parameter; float16 parameters are refused then. Wider ones are
-        computed as they are stored.
+        Of bfloat16 parameters, and of states that are copies of them: "nearest" (default), or
+        "stochastic", so that updates are not lost which are small beside their parameter; float16
+        parameters are refused then. Wider ones are computed as they are stored.
     min_quantized_numel
         Tensors with fewer elements keep full states. Default 4096.
     nonfinite
