@@ -207,9 +207,7 @@ class Optim8Optimizer(Optimizer):
             self._check_entries(group)
             self._check(group)
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        self._forget_removed_groups()
-        self._notes[id(group)] = _Note(group, given.intersection(FORM_KEYS))
+        self._note(self.param_groups[-1]).given = given.intersection(FORM_KEYS)
 
     @overload
     def step(self, closure: None = None) -> None: ...
