@@ -7,9 +7,9 @@ from unittest import mock
 from optim8.cli import main
 
 
-def ask(capsys, question):
+def ask(capsys, question, *options):
     """Return the JSON of `optim8 plan`."""
-    main(["plan", *question.split(), "--json"])
+    main(["plan", *question.split(), *options, "--json"])
     return json.loads(capsys.readouterr().out)
 
 

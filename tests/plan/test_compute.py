@@ -1,7 +1,5 @@
 """The compute-optimal frontier: the published figures, and what must hold of any."""
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +7,7 @@ from hypothesis import strategies as st
 from optim8.cli import main
 from optim8.plan.compute import DEFAULT, approaches
 from optim8.plan.frontier import Frontier
+from plan_command import ask
 
 APPROACHES = approaches()
 
@@ -129,13 +128,8 @@ def test_no_other_size_has_a_lower_loss_for_the_budget(name, flops, times):
     assert law.loss.predict(best.params, best.tokens) < other
 
 
-def ask(capsys, *options):
-    main(["plan", "compute", *options, "--json"])
-    return json.loads(capsys.readouterr().out)
-
-
 def test_the_default_is_the_replication_beside_the_spread(capsys):
-    found = ask(capsys, "--flops", "5.76e23")
+    found = ask(capsys, "compute", "--flops", "5.76e23")
     assert found["approach"] == DEFAULT == "replication"
     assert found["flops"] == 5.76e23
     assert set(found["spread"]) == set(APPROACHES)
@@ -148,10 +142,10 @@ def test_the_default_is_the_replication_beside_the_spread(capsys):
 
 @pytest.mark.parametrize("name", APPROACHES)
 def test_the_command_answers_in_both_directions(name, capsys):
-    forward = ask(capsys, "--flops", "1e21", "--approach", name)
+    forward = ask(capsys, "compute", "--flops", "1e21", "--approach", name)
     assert forward["approach"] == name
     for key in ("params", "tokens"):
-        back = ask(capsys, f"--{key}", repr(forward[key]), "--approach", name)
+        back = ask(capsys, "compute", f"--{key}", repr(forward[key]), "--approach", name)
         assert back["flops"] == pytest.approx(1e21)
 
 
@@ -161,12 +155,12 @@ def test_a_law_of_the_users_own_joins_in(tmp_path, capsys):
         '[loss.ours]\ntitle = "ours"\nE = 1.0\nA = 10.0\nB = 10.0\nalpha = 0.5\nbeta = 0.5\n'
         'source = "runs"\ndate = "2026-01"\n'
     )
-    found = ask(capsys, "--flops", "6e20", "--approach", "ours", "--data", str(laws))
+    found = ask(capsys, "compute", "--flops", "6e20", "--approach", "ours", "--data", str(laws))
     assert found["params"] == pytest.approx(1e10)
     assert found["loss"] == pytest.approx(1 + 20 / 1e5)
     laws.write_text(laws.read_text().replace("alpha = 0.5", "alpha = -0.5"))
     with pytest.raises(SystemExit):
-        ask(capsys, "--flops", "6e20", "--data", str(laws))
+        ask(capsys, "compute", "--flops", "6e20", "--data", str(laws))
     assert "There is no optimum with alpha = -0.5" in capsys.readouterr().err
 
 

@@ -1,6 +1,5 @@
 """Fits of the parametric loss: that they find the law, and how sure they say they are."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +22,7 @@ from optim8.plan.fit import (
     shift,
 )
 from optim8.plan.loss import ParametricLoss
+from plan_command import ask
 
 NO_SHIFT = (0.0, 0.0)
 
@@ -124,16 +124,11 @@ def test_what_varies_by_more_than_twofold_is_ill_determined():
     assert ill_determined({"A": (1.0, 2.1), "B": (1.0, 1.9), "E": (-1.0, 1.0)}) == ["A", "E"]
 
 
-def ask(capsys, *options):
-    main(["plan", "fit", *options, "--json"])
-    return json.loads(capsys.readouterr().out)
-
-
 def test_the_command_fits_and_says_what_it_cannot_tell(tmp_path, capsys):
     table = write(tmp_path / "runs.csv", synthetic(6))
     plot = tmp_path / "plot.svg"
     options = (table, "--flops", "1e23", "--resamples", "60", "--seed", "3")
-    found = ask(capsys, *options, "--plot", str(plot))
+    found = ask(capsys, "fit", *options, "--plot", str(plot))
     assert list(found["intervals"]) == ["E", "A", "B", "alpha", "beta"]
     for name, (low, high) in found["intervals"].items():
         assert low < found[name] < high
@@ -144,7 +139,7 @@ def test_the_command_fits_and_says_what_it_cannot_tell(tmp_path, capsys):
     low, high = found["optimum_intervals"]["params"]
     assert low < found["params"] < high
     assert "<svg" in plot.read_text()
-    assert ask(capsys, *options) == found
+    assert ask(capsys, "fit", *options) == found
     main(["plan", "fit", *options])
     shown = " ".join(capsys.readouterr().out.split())
     assert "A and B are ill-determined" in shown
@@ -153,7 +148,7 @@ def test_the_command_fits_and_says_what_it_cannot_tell(tmp_path, capsys):
 
 def test_clean_runs_leave_nothing_ill_determined(tmp_path, capsys):
     table = write(tmp_path / "runs.csv", synthetic(7, noise=1e-4))
-    found = ask(capsys, table, "--resamples", "30")
+    found = ask(capsys, "fit", table, "--resamples", "30")
     assert found["ill_determined"] == []
     assert found["E"] == pytest.approx(LAW.E, rel=1e-3)
     assert found["alpha"] == pytest.approx(LAW.alpha, rel=5e-3)
@@ -199,7 +194,7 @@ def test_columns_may_stand_in_any_order_beside_others(tmp_path, capsys):
     lines = [f"run {i}, " + ", ".join(repr(float(v)) for v in row) for i, row in enumerate(rows)]
     other.write_text("\ufeffname, loss, tokens, params\n" + "\n".join(lines) + "\n")
     options = ("--resamples", "5")
-    assert ask(capsys, plain, *options) == ask(capsys, str(other), *options)
+    assert ask(capsys, "fit", plain, *options) == ask(capsys, "fit", str(other), *options)
 
 
 def few_runs():
@@ -232,7 +227,8 @@ def test_confidence_and_seed_of_the_command_count(tmp_path, capsys):
     table.write_text("params,tokens,loss\n" + "".join(f"{p!r},{t!r},{x!r}\n" for p, t, x in rows))
     question = (str(table), "--flops", "1e20", "--resamples", "12")
     wide, narrow, other = (
-        ask(capsys, *question, *more) for more in ((), ("--confidence", "0.3"), ("--seed", "2"))
+        ask(capsys, "fit", *question, *more)
+        for more in ((), ("--confidence", "0.3"), ("--seed", "2"))
     )
     for key, name in (("intervals", "alpha"), ("optimum_intervals", "params")):
         assert wide[key][name][0] < narrow[key][name][0]

@@ -1,7 +1,5 @@
 """Transfer from upstream to downstream: the hull, the law through it, and what is left to gain."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +8,7 @@ from hypothesis import strategies as st
 from optim8.cli import main
 from optim8.plan import transfer
 from optim8.plan.transfer import Subsamples, TransferLaw, corners, fit, subsample
+from plan_command import ask
 
 LAW = TransferLaw(k=0.6, alpha=2.0, irreducible_error=0.15)
 errors = st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=30).map(
@@ -103,15 +102,10 @@ def test_intervals_of_the_irreducible_error_hold_it_most_of_the_time(n_runs):
     assert coverage(n_runs, 20) >= 0.55
 
 
-def ask(capsys, *options):
-    main(["plan", "transfer", *options, "--json"])
-    return json.loads(capsys.readouterr().out)
-
-
 def test_the_command_says_what_is_left_to_gain(tmp_path, capsys):
     upstream, downstream = synthetic(2)
     table, plot = write(tmp_path / "runs.csv", upstream, downstream), tmp_path / "plot.svg"
-    found = ask(capsys, table, "--resamples", "50", "--plot", str(plot))
+    found = ask(capsys, "transfer", table, "--resamples", "50", "--plot", str(plot))
     assert list(found["intervals"]) == ["k", "alpha", "irreducible_error"]
     for name, (low, high) in found["intervals"].items():
         assert low <= found[name] <= high
@@ -203,8 +197,8 @@ def test_nothing_is_left_to_gain_where_the_best_is_better_than_the_law(tmp_path,
     rows = zip(upstream.tolist(), downstream.tolist(), strict=True)
     table.write_text("upstream_error,downstream_error\n" + "".join(f"{u},{d}\n" for u, d in rows))
     question = (str(table), "--resamples", "30")
-    found = ask(capsys, *question)
+    found = ask(capsys, "transfer", *question)
     assert found["irreducible_error"] > found["best_downstream_error"] == 0.14
     assert found["left_to_gain"] == found["left_to_gain_interval"][0] == 0
-    narrow = ask(capsys, *question, "--confidence", "0.2")["intervals"]["alpha"]
+    narrow = ask(capsys, "transfer", *question, "--confidence", "0.2")["intervals"]["alpha"]
     assert narrow[1] < found["intervals"]["alpha"][1]
