@@ -64,7 +64,7 @@ impl<'a> Scratch<'a> {
     ) -> u32 {
         let mut peak = simd.splat_i32(0);
         for pair in pairs(values) {
-            prefetch_ahead(simd, pair);
+            prefetch_ahead(pair);
         }
         let (whole, rest) = values.as_chunks::<GROUP>();
         let to = &mut self.pairs.as_flattened_mut()[group..];

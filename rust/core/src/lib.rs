@@ -52,6 +52,6 @@ pub use layout::{Layout, Shape};
 pub use pages::prefer_large_pages;
 pub use rule::{Kind, State};
 pub use rules::{Part, RULES, RuleEntry};
-pub use simd::Level;
+pub use simd::{Level, prefetch};
 pub use step::Options;
 pub use tensor::{Name, Strides, Tensor};

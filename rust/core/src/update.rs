@@ -278,14 +278,14 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
     let mut scales = [simd.splat(0.0); N];
     for turn in 0..n_turns {
         let (param, grad) = (&mut params[turn], &grads[turn]);
-        prefetch_ahead(simd, param);
-        prefetch_ahead(simd, grad);
+        prefetch_ahead(param);
+        prefetch_ahead(grad);
         let block_begins = peaks.n_left == peaks.turns_per_block;
         for_each_state!(i of N {
             if R::STATES[i].kind == Kind::Copy {
-                prefetch_ahead(simd, &states[i].copy[turn]);
+                prefetch_ahead(&states[i].copy[turn]);
             } else if QUANTIZED && D::IN_LOOP {
-                prefetch_ahead(simd, &states[i].codes[turn]);
+                prefetch_ahead(&states[i].codes[turn]);
                 if block_begins {
                     scales[i] = simd.splat(states[i].scales[peaks.n_blocks]);
                 }

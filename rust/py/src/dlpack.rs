@@ -11,19 +11,23 @@ use dlpack_ffi::{
     DLDataTypeCode, DLDeviceType, DLPACK_MAJOR_VERSION, DLPackExchangeAPI, DLPackExchangeAPIHeader,
     DLTensor,
 };
-use optim8_core::{Dtype, Name, Tensor};
+use optim8_core::{Dtype, Name, Tensor, prefetch};
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyCapsule;
+use pyo3::types::{PyCapsule, PyType};
 
 /// Fills in the description of a tensor; 0, or -1 with a Python exception set.
 type Describe = unsafe extern "C" fn(tensor: *mut c_void, to: *mut DLTensor) -> c_int;
 
 /// A class's way of describing its tensors.
-pub(crate) struct Exchange(Describe);
+pub(crate) struct Exchange {
+    class: Py<PyType>,
+    describe: Describe,
+}
 
 impl Exchange {
     /// That of a class, if it has one that we know how to use.
-    pub(crate) fn of(class: &Bound<'_, PyAny>) -> Option<Self> {
+    pub(crate) fn of(class: &Bound<'_, PyType>) -> Option<Self> {
         let capsule = class.getattr("__dlpack_c_exchange_api__").ok()?;
         let table = capsule.cast::<PyCapsule>().ok()?.pointer_checked(NAME).ok()?;
         // SAFETY: a capsule of this name holds a pointer to a table, which is there for as long as the
@@ -34,7 +38,31 @@ impl Exchange {
         }
         // SAFETY: as above; and in this version the table is of this type.
         let table = unsafe { table.cast::<DLPackExchangeAPI>().as_ref() };
-        table.dltensor_from_py_object_no_sync.map(Self)
+        let describe = table.dltensor_from_py_object_no_sync?;
+        let size: usize = class.getattr("__basicsize__").ok()?.extract().ok()?;
+        if size < size_of::<(ffi::PyObject, [*const u8; N_WORDS])>() {
+            return None;
+        }
+        Some(Self { class: class.clone().unbind(), describe })
+    }
+
+    /// Asks for what describing a tensor will read, which mostly is in no cache.
+    ///
+    /// An object of torch's class holds where the tensor's own structure lies, in one of the words that follow
+    /// what all objects begin with. Which one differs between versions of torch, so all are taken for it:
+    /// asking for memory at what is no address does no harm.
+    pub(crate) fn prefetch(&self, tensor: &Bound<'_, PyAny>) {
+        let (object, class) = (tensor.as_ptr(), self.class.as_ptr());
+        // SAFETY: both are objects that we hold references to, the second one a class.
+        if unsafe { ffi::PyObject_TypeCheck(object, class.cast()) } == 0 {
+            return;
+        }
+        // SAFETY: an object of this class, or of one made from it, has these words (see `of`), and
+        // nothing writes to them while we hold the interpreter.
+        let words = unsafe { object.add(1).cast::<[*const u8; N_WORDS]>().read() };
+        for address in words {
+            (0..N_LINES).for_each(|line| prefetch(address.wrapping_add(line * LINE)));
+        }
     }
 
     /// Describes a tensor, if the class can and we can use it: not one that is sparse, on another
@@ -43,7 +71,7 @@ impl Exchange {
         let mut found = MaybeUninit::<DLTensor>::uninit();
         // SAFETY: torch's function checks whether it was given a tensor; we hold a reference to it, and
         // the interpreter; and there is room for a `DLTensor`.
-        if unsafe { (self.0)(tensor.as_ptr().cast(), found.as_mut_ptr()) } != 0 {
+        if unsafe { (self.describe)(tensor.as_ptr().cast(), found.as_mut_ptr()) } != 0 {
             PyErr::take(tensor.py());
             return None;
         }
@@ -64,6 +92,15 @@ impl Exchange {
         unsafe { Tensor::new(name, dtype, data, shape, Some(strides)) }.ok()
     }
 }
+
+/// Words of an object of torch's class, one of which says where the tensor's own structure lies.
+const N_WORDS: usize = 2;
+
+/// Cache lines of that structure.
+const N_LINES: usize = 3;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 const NAME: Option<&core::ffi::CStr> = Some(c"dlpack_exchange_api");
 

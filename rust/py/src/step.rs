@@ -139,12 +139,20 @@ fn item<'py>(dict: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny
     dict.get_item(name)?.ok_or_else(|| PyValueError::new_err(format!("missing '{name}'")))
 }
 
+/// How many parameters before it is described, the tensors of one are asked for.
+const N_AHEAD: usize = 2;
+
 /// A list of (index, parameter, gradient, step, the rule's scalars ..., states ...)
 fn step_tensors(rule: &RuleEntry, rows: &Bound<'_, PyList>) -> PyResult<Vec<StepTensors>> {
     let torch = Torch::get(rows.py())?;
     let n_scalars = 1 + rule.scalars.len();
     let [full, quantized] = [false, true].map(|quantized| names(rule, quantized));
-    let all = rows.iter().map(|row| {
+    let all = rows.iter().enumerate().map(|(at, row)| {
+        if at + N_AHEAD < rows.len()
+            && let Ok(ahead) = rows.get_item(at + N_AHEAD)?.cast::<PyTuple>()
+        {
+            torch.prefetch(ahead.iter_borrowed());
+        }
         let row = row.cast::<PyTuple>()?;
         let names = if row.len() == 3 + quantized.len() { &quantized } else { &full };
         // With another number of states than the rule has, which one is which is not known; the core

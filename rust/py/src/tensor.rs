@@ -12,10 +12,11 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
 
 /// What torch has of our dtypes and of layouts, and its way of describing tensors.
 pub(crate) struct Torch {
-    class: Py<PyAny>,
+    class: Py<PyType>,
     exchange: Option<Exchange>,
     dtypes: [(Py<PyAny>, Dtype); 5],
     strided: Py<PyAny>,
@@ -29,7 +30,7 @@ impl Torch {
             let dtype = |dtype: Dtype| -> PyResult<_> {
                 Ok((torch.getattr(dtype.name())?.unbind(), dtype))
             };
-            let class = torch.getattr("Tensor")?;
+            let class = torch.getattr("Tensor")?.cast_into::<PyType>()?;
             Ok(Self {
                 exchange: Exchange::of(&class),
                 class: class.unbind(),
@@ -43,6 +44,13 @@ impl Torch {
                 strided: torch.getattr("strided")?.unbind(),
             })
         })
+    }
+
+    /// Told that some objects will soon be described, if they are tensors.
+    pub(crate) fn prefetch<'py>(&self, tensors: impl Iterator<Item = Borrowed<'py, 'py, PyAny>>) {
+        if let Some(torch) = &self.exchange {
+            tensors.for_each(|tensor| torch.prefetch(&tensor));
+        }
     }
 
     /// Describes a tensor.

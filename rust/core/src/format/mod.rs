@@ -95,7 +95,7 @@ fn decode_blocks<S: Simd>(simd: S, decoder: impl Decoder<S>, blocks: &mut Decode
     let DecodeBlocks { codes, block_size, scales, values, .. } = blocks;
     let log_pairs = block_size.div_ceil(PAIR).ilog2();
     for (pair, (codes, values)) in codes.iter().zip(&mut **values).enumerate() {
-        prefetch_ahead(simd, codes);
+        prefetch_ahead(codes);
         decoder.decode(simd, simd.splat(scales[pair >> log_pairs]), codes, values);
     }
 }

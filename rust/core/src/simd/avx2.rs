@@ -413,10 +413,4 @@ impl Simd for Avx2 {
             _mm_cvtsi128_si32(one) as u32
         })
     }
-
-    #[inline(always)]
-    fn prefetch<T>(self, address: *const T) {
-        // SAFETY: a prefetch reads nothing that the program can see and never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
-    }
 }

@@ -456,10 +456,4 @@ impl Simd for Avx512 {
     fn reduce_max(self, value: I32x16) -> u32 {
         avx512!(_mm512_reduce_max_epu32(value.0))
     }
-
-    #[inline(always)]
-    fn prefetch<T>(self, address: *const T) {
-        // SAFETY: a prefetch reads nothing that the program can see and never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
-    }
 }

@@ -47,12 +47,14 @@ mod float_env;
 mod level;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
+mod prefetch;
 pub(crate) mod scalar;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub(crate) use float_env::with_default_float_env;
 pub use level::Level;
+pub use prefetch::prefetch;
 pub(crate) use scalar::Scalar;
 
 use crate::real::Real;
@@ -93,10 +95,10 @@ const LINE: usize = 64;
 
 /// Asks for the cache lines of two groups some way ahead of these.
 #[inline(always)]
-pub(crate) fn prefetch_ahead<S: Simd, T>(simd: S, pair: &[[T; GROUP]; 2]) {
+pub(crate) fn prefetch_ahead<T>(pair: &[[T; GROUP]; 2]) {
     let ahead = pair.as_ptr().cast::<T>().wrapping_add(AHEAD).cast::<u8>();
     for line in 0..size_of::<[T; PAIR]>().div_ceil(LINE) {
-        simd.prefetch(ahead.wrapping_add(line * LINE));
+        prefetch(ahead.wrapping_add(line * LINE));
     }
 }
 
@@ -252,11 +254,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     -> Self::I32;
     /// The largest lane, as unsigned integers.
     fn reduce_max(self, value: Self::I32) -> u32;
-
-    // ---- memory
-
-    /// Asks for the cache line at `address`, which may be any address at all.
-    fn prefetch<T>(self, address: *const T);
 }
 
 /// The same value, of which the compiler forgets that it is a constant: then it keeps the vector of

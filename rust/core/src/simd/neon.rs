@@ -5,9 +5,8 @@
 //!
 //! The comparisons of floats are made by a compare and a select, not by the instructions for the
 //! minimum and the maximum: those give a NaN for a NaN, and order the two zeros. Conversions to
-//! integers saturate and give 0 for a NaN, as Rust's do. Three instructions have no stable intrinsic
-//! in the oldest Rust that we support (the two conversions of half precision, and the prefetch), so
-//! they are written in assembly.
+//! integers saturate and give 0 for a NaN, as Rust's do. Two instructions have no stable intrinsic in the
+//! oldest Rust that we support, the conversions of half precision, so they are written in assembly.
 
 use super::{Aligned, F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;
@@ -393,13 +392,5 @@ impl Simd for Neon {
     #[inline(always)]
     fn reduce_max(self, value: I32x4) -> u32 {
         neon!(vmaxvq_u32(vreinterpretq_u32_s32(value.0)))
-    }
-
-    #[inline(always)]
-    fn prefetch<T>(self, address: *const T) {
-        // SAFETY: a prefetch reads nothing that the program can see and never faults.
-        unsafe {
-            asm!("prfm pldl1keep, [{}]", in(reg) address, options(readonly, nostack, preserves_flags));
-        }
     }
 }

@@ -199,7 +199,4 @@ impl Simd for Scalar {
     fn reduce_max(self, value: i32) -> u32 {
         value as u32
     }
-
-    #[inline(always)]
-    fn prefetch<T>(self, _address: *const T) {}
 }

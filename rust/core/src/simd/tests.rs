@@ -77,7 +77,7 @@ struct Battery {
 }
 
 /// The operations of the battery.
-const N_OPERATIONS: usize = 47;
+const N_OPERATIONS: usize = 46;
 
 impl Kernel for Battery {
     type Output = Output;
@@ -158,10 +158,7 @@ impl Kernel for Battery {
                     simd.narrow(simd.load_f64(&group, at))
                 }
                 32 => simd.splat(0.3),
-                33 => {
-                    simd.prefetch(a.as_ptr());
-                    x
-                }
+                33 => int(simd.mul_i32(p, q)),
                 34 => x,
                 35 => float(x.sign()),
                 36 => simd.narrow(d.where_positive(e) + e.abs()),
@@ -176,8 +173,7 @@ impl Kernel for Battery {
                 42 => int(simd.load_codes(&bytes[0], at)),
                 43 => simd.minus_where_negative(p, x, x * simd.splat(-1.0)),
                 44 => int(simd.abs_i32(p)),
-                45 => int(simd.mul_i32(p, q)),
-                46 => float(x),
+                45 => float(x),
                 _ => unreachable!("no such operation"),
             };
             simd.store(result, &mut lanes.0, at);
@@ -187,7 +183,7 @@ impl Kernel for Battery {
         if self.operation == 34 {
             simd.store_codes(&levels, -1, &mut output.codes);
         }
-        if self.operation == 46 {
+        if self.operation == 45 {
             let values = [a, b].map(|group| Aligned(group.map(positive)));
             simd.store_codes_of_positive(&levels, -1, &values, &mut output.codes);
         }
