@@ -446,6 +446,20 @@ def test_states_that_are_no_tensors_are_refused():
         optimizer.step()
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2, 6, 8])
+def test_more_or_fewer_tensors_than_the_rule_takes_are_refused(kept):
+    optimizer, [p] = stepped(optim8.AdamW, [(5000,)])
+    state = optimizer.state[p]
+    tensors = [p, p.grad, *(state[key] for key in ("step", *sorted(state.keys() - {"step"})))]
+    rule = dict.fromkeys(_native.RULES["adamw"]["hyper"], 0.5)
+    options = optimizer._options_of(0, optimizer.param_groups[0])
+    rows = [(7, *tensors), (8, *[*tensors, state["step"].clone()][:kept])]
+    expected = rf"parameter 8: {max(kept - 2, 0)} scalars and states where 3 .* or 5 .* expected"
+    with pytest.raises(ValueError, match=expected):
+        _native.check_step([("adamw", rule, options, rows)])
+    _native.check_step([("adamw", rule, options, rows[:1])])
+
+
 def test_parameters_that_share_memory_are_found_behind_one_that_shares_none():
     """A column reaches over all rows, and meets none of those that begin after it."""
     memory = torch.zeros(100, 64)

@@ -8,8 +8,8 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
 use optim8_core::{
-    Codec, Dtype, Layout, Name, Options, QuantizeCall, RuleEntry, Shape, StepGroup, StepTensors,
-    Tensor, dequantize, quantize, step,
+    Codec, Dtype, Layout, Name, Options, QuantizeCall, RuleEntry, Shape, StepGroup, Tensor,
+    dequantize, quantize, step,
 };
 use std::hint::black_box;
 
@@ -52,28 +52,23 @@ fn bench_step(criterion: &mut Criterion) {
                 let n_blocks = Layout::new(&[n], BLOCK_SIZE).expect("a block size").n_blocks();
                 let codes = |zero| tensor(Dtype::UInt8, vec![zero; n]);
                 let scales = || tensor(Dtype::Float32, vec![0.0_f32; n_blocks]);
-                let groups = [StepGroup {
-                    rule: RuleEntry::named("adamw").expect("a rule"),
-                    hyper: vec![1e-3, 0.9, 0.999, 1e-8, 0.01, 0.0],
-                    options: Options {
-                        codec: Codec::builtin(codec).expect("a codec"),
-                        block_size: BLOCK_SIZE,
-                        stochastic: true,
-                        skip_nonfinite: false,
-                        stochastic_params: false,
-                        seed: 0,
-                    },
-                    tensors: vec![StepTensors {
-                        index: 0,
-                        param: values(dtype),
-                        grad: values(dtype),
-                        scalars: vec![tensor(Dtype::Float32, vec![0.0_f32])],
-                        states: vec![codes(127), scales(), codes(0), scales()],
-                        factor: 1.0,
-                    }],
-                }];
+                let options = Options {
+                    codec: Codec::builtin(codec).expect("a codec"),
+                    block_size: BLOCK_SIZE,
+                    stochastic: true,
+                    skip_nonfinite: false,
+                    stochastic_params: false,
+                    seed: 0,
+                };
+                let rule = RuleEntry::named("adamw").expect("a rule");
+                let hyper = vec![1e-3, 0.9, 0.999, 1e-8, 0.01, 0.0];
+                let mut groups = [StepGroup::new(rule, hyper, options).expect("its numbers")];
+                let step_count = tensor(Dtype::Float32, vec![0.0_f32]);
+                let mut tensors = vec![values(dtype), values(dtype), step_count];
+                tensors.extend([codes(127), scales(), codes(0), scales()]);
+                groups[0].push(0, &mut tensors).expect("sound tensors");
                 group.bench_function(BenchmarkId::new(codec, dtype.name()), |bencher| {
-                    bencher.iter(|| step(black_box(&groups), 1).expect("sound tensors"));
+                    bencher.iter(|| step(black_box(&groups), None, 1).expect("sound tensors"));
                 });
             }
         }

@@ -7,28 +7,28 @@ use crate::error::{Error, Result};
 use crate::tensor::{Tensor, gcd};
 use core::ops::Range;
 
-/// A tensor of a call, and whether the call writes to it.
+/// A tensor of a call, where it lies, and whether the call writes to it.
 pub(crate) struct Access<'a> {
+    pub(crate) addresses: Range<usize>,
     pub(crate) tensor: &'a Tensor,
     pub(crate) written: bool,
 }
 
+impl<'a> Access<'a> {
+    pub(crate) fn new(tensor: &'a Tensor, written: bool) -> Self {
+        Self { addresses: tensor.addresses(), tensor, written }
+    }
+}
+
 /// Requires that no tensor that is written shares memory with another.
-pub(crate) fn check(accesses: &[Access<'_>]) -> Result<()> {
-    let mut ranges: Vec<(Range<usize>, usize)> = accesses
-        .iter()
-        .enumerate()
-        .map(|(index, access)| (access.tensor.addresses(), index))
-        .filter(|(range, _)| !range.is_empty())
-        .collect();
-    ranges.sort_unstable_by_key(|(range, _)| range.start);
+pub(crate) fn check(mut accesses: Vec<Access<'_>>) -> Result<()> {
+    accesses.retain(|access| !access.addresses.is_empty());
+    accesses.sort_unstable_by_key(|access| access.addresses.start);
     // Those of the tensors before that reach further than where this one starts: mostly none.
-    let mut open: Vec<(usize, usize)> = vec![];
-    for (range, index) in ranges {
-        let access = &accesses[index];
-        open.retain(|&(end, _)| end > range.start);
-        for &(_, other) in &open {
-            let other = &accesses[other];
+    let mut open: Vec<&Access<'_>> = vec![];
+    for access in &accesses {
+        open.retain(|other| other.addresses.end > access.addresses.start);
+        for other in &open {
             if (access.written || other.written) && elements_meet(other.tensor, access.tensor) {
                 return Err(Error::Alias {
                     first: other.tensor.name().to_string(),
@@ -36,7 +36,7 @@ pub(crate) fn check(accesses: &[Access<'_>]) -> Result<()> {
                 });
             }
         }
-        open.push((range.end, index));
+        open.push(access);
     }
     Ok(())
 }
@@ -138,13 +138,13 @@ mod tests {
                     .expect("memory")
             }).collect();
             let accesses: Vec<_> = tensors.iter().zip(&views)
-                .map(|(tensor, &(_, written))| Access { tensor, written })
+                .map(|(tensor, &(_, written))| Access::new(tensor, written))
                 .collect();
             let clash = (0..views.len()).any(|a| (0..a).any(|b| {
                 let of_b = elements(&views[b].0);
                 (views[a].1 || views[b].1) && elements(&views[a].0).iter().any(|e| of_b.contains(e))
             }));
-            prop_assert_eq!(check(&accesses).is_err(), clash);
+            prop_assert_eq!(check(accesses).is_err(), clash);
         }
     }
 }

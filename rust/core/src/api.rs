@@ -6,13 +6,13 @@ use crate::effect::Effect;
 use crate::element::{Dtype, Element, for_float};
 use crate::error::{Error, Result};
 use crate::format::Codec;
+use crate::group::{StepGroup, StepParam, check_apart};
 use crate::kernel::{BoundRule, Job, Pass};
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::pool::{self, Threads};
-use crate::rules::{Part, RuleEntry};
 use crate::simd::Level;
-use crate::step::{Options, Outcome};
+use crate::step::Outcome;
 use crate::tensor::Tensor;
 use core::ops::Range;
 use std::sync::OnceLock;
@@ -23,51 +23,30 @@ const MIN_ELEMENTS_PER_THREAD: usize = 8_192;
 /// Elements that are summed in the type of their arithmetic, before the sum goes on in float64.
 const SUM_BLOCK: usize = 256;
 
-/// One parameter of a step.
-#[derive(Clone, Debug)]
-pub struct StepTensors {
-    /// Its index in its optimizer.
-    pub index: u64,
-    /// The parameter; written.
-    pub param: Tensor,
-    /// Its gradient.
-    pub grad: Tensor,
-    /// Numbers of one float32 each that the call brings to its step: how many steps there have been,
-    /// and then the rule's scalars.
-    pub scalars: Vec<Tensor>,
-    /// Its states in the rule's order: one tensor for each, or codes and scales for each; written.
-    pub states: Vec<Tensor>,
-    /// What the update of the parameter (not that of its states) is multiplied by: 1, but for
-    /// grafting.
-    pub factor: f64,
-}
-
-/// Parameters that share a rule and its options.
-#[derive(Clone)]
-pub struct StepGroup {
-    /// The rule.
-    pub rule: &'static RuleEntry,
-    /// Its hyperparameters, in the rule's order.
-    pub hyper: Vec<f64>,
-    /// How blocks are treated.
-    pub options: Options,
-    /// The parameters.
-    pub tensors: Vec<StepTensors>,
-}
-
 /// Steps all parameters of all groups, in one parallel pass. Returns the number of blocks that were
 /// skipped because their gradient was not finite.
+///
+/// There may be `factors`, one for each parameter, by which its update (not that of its states) is multiplied.
 ///
 /// # Errors
 ///
 /// Any [`Error`] that says what does not fit; then nothing has been written.
-pub fn step(groups: &[StepGroup], n_threads: usize) -> Result<usize> {
-    let effect = |factor| if factor == 1.0 { Effect::Write } else { Effect::Scale(factor) };
-    let outcomes = step_with(groups, &effect, n_threads)?;
+pub fn step(groups: &[StepGroup], factors: Option<&[f64]>, n_threads: usize) -> Result<usize> {
+    let outcomes = match factors {
+        None => step_with(groups, &|_| Effect::Write, n_threads)?,
+        Some(factors) => {
+            let (found, expected) = (factors.len(), n_params(groups));
+            if found != expected {
+                return Err(Error::FactorCount { found, expected });
+            }
+            let effect = |factor| if factor == 1.0 { Effect::Write } else { Effect::Scale(factor) };
+            step_with(groups, &|param| effect(factors[param]), n_threads)?
+        }
+    };
     Ok(outcomes.iter().map(|outcome| outcome.skipped).sum())
 }
 
-/// Measures the updates that [`step`] would make, with factors of 1. Returns the number of blocks
+/// Measures the updates that [`step`] would make without factors. Returns the number of blocks
 /// skipped, and the length (Euclidean norm) of each parameter's update, which is the same for any vectors
 /// and threads.
 ///
@@ -87,37 +66,54 @@ pub fn step_lengths(
     Ok((skipped, outcomes.into_iter().map(|outcome| outcome.squared_length.sqrt()).collect()))
 }
 
-/// Steps all parameters, with the effect that follows from the factor of each. Returns what came of
-/// each.
+/// Steps all parameters, with the effect that each, by its number, shall have. Returns what came of each.
 fn step_with(
     groups: &[StepGroup],
-    effect: &dyn Fn(f64) -> Effect,
+    effect: &dyn Fn(usize) -> Effect,
     n_threads: usize,
 ) -> Result<Vec<Outcome>> {
-    let mut jobs = check(groups)?;
-    let mut rules: Vec<Box<dyn BoundRule>> = Vec::with_capacity(jobs.len());
+    let level = Level::best()?;
+    check_apart(groups)?;
+    let n_params = n_params(groups);
+    let mut jobs = Vec::with_capacity(n_params);
+    let mut rules: Vec<Box<dyn BoundRule>> = Vec::with_capacity(n_params);
     let mut numbers = vec![];
-    let all = groups.iter().flat_map(|group| group.tensors.iter().map(move |one| (group, one)));
-    for ((group, tensors), job) in all.zip(&mut jobs) {
-        job.effect = effect(tensors.factor);
-        // SAFETY: `check_tensors` found one float32 in each, as a slice, and `alias::check` that
-        // nothing else of this call shares their memory.
+    for (group, given) in groups.iter().flat_map(|group| group.params().map(move |p| (group, p))) {
+        let StepParam { index, layout, quantized, param, grad, scalars, states } = given;
+        // SAFETY: the group has found one float32 in each, as a slice, and `check_apart` that nothing
+        // else of this call shares their memory.
         let number = |scalar: &Tensor| unsafe { scalar.slice::<f32>(0..1)[0] };
         numbers.clear();
-        numbers.extend(tensors.scalars.iter().map(number));
+        numbers.extend(scalars.iter().map(number));
         numbers[0] += 1.0;
-        job.step = numbers[0] as u64;
-        rules.push((group.rule.bind)(&group.hyper, job, &mut numbers[1..]));
+        let job = Job {
+            level,
+            options: &group.options,
+            layout,
+            param,
+            grad,
+            states,
+            quantized,
+            effect: effect(jobs.len()),
+            index,
+            step: numbers[0] as u64,
+        };
+        rules.push((group.rule.bind)(&group.hyper, &job, &mut numbers[1..]));
         if job.effect.writes_states() {
-            for (scalar, number) in tensors.scalars.iter().zip(&numbers) {
+            for (scalar, number) in scalars.iter().zip(&numbers) {
                 // SAFETY: as above.
                 unsafe { scalar.slice_mut::<f32>(0..1)[0] = *number };
             }
         }
+        jobs.push(job);
     }
     measure(&jobs, &mut rules, n_threads);
     let all: Vec<usize> = (0..jobs.len()).collect();
     Ok(pass_over(Pass::Update, &all, &jobs, &rules, n_threads))
+}
+
+fn n_params(groups: &[StepGroup]) -> usize {
+    groups.iter().map(StepGroup::len).sum()
 }
 
 /// Passes over some of the jobs, by their indices. Returns what came of each: sums are made of those
@@ -132,7 +128,7 @@ fn pass_over(
     let plan = Plan::new(indices.iter().map(|&i| jobs[i].layout).collect());
     let chunks = gather(&plan, n_threads, |at, blocks| {
         let i = indices[at];
-        // SAFETY: `check` has checked the job; chunks are disjoint ranges of its blocks, and no
+        // SAFETY: the job has been checked; chunks are disjoint ranges of its blocks, and no
         // tensor that is written shares memory with another.
         (at, unsafe { rules[i].run(pass, &jobs[i], blocks) })
     });
@@ -143,52 +139,14 @@ fn pass_over(
     outcomes
 }
 
-/// What a step begins with: the jobs of all parameters, after all checks. Writes nothing.
-///
-/// # Errors
-///
-/// As [`step`].
-fn check(groups: &[StepGroup]) -> Result<Vec<Job<'_>>> {
-    let level = Level::best()?;
-    let n_tensors = groups.iter().map(|group| group.tensors.len()).sum();
-    let mut jobs = Vec::with_capacity(n_tensors);
-    let mut accesses = Vec::with_capacity(n_tensors * 7);
-    for group in groups {
-        let (expected, found) = (group.rule.hyper.len(), group.hyper.len());
-        if found != expected {
-            return Err(Error::Hyper { rule: group.rule.name, found, expected });
-        }
-        for tensors in &group.tensors {
-            let (layout, quantized) = check_tensors(group, tensors)?;
-            accesses.push(Access { tensor: &tensors.param, written: true });
-            accesses.push(Access { tensor: &tensors.grad, written: false });
-            let others = tensors.scalars.iter().chain(&tensors.states);
-            accesses.extend(others.map(|tensor| Access { tensor, written: true }));
-            jobs.push(Job {
-                level,
-                options: &group.options,
-                layout,
-                param: &tensors.param,
-                grad: &tensors.grad,
-                states: &tensors.states,
-                quantized,
-                effect: Effect::Write,
-                index: tensors.index,
-                step: 0,
-            });
-        }
-    }
-    alias::check(&accesses)?;
-    Ok(jobs)
-}
-
 /// Whether [`step`] would take all of this.
 ///
 /// # Errors
 ///
 /// As [`step`].
 pub fn check_step(groups: &[StepGroup]) -> Result<()> {
-    check(groups).map(|_| ())
+    Level::best()?;
+    check_apart(groups)
 }
 
 /// Tells rules the sums over their tensors that they need before they update them.
@@ -201,57 +159,6 @@ fn measure(jobs: &[Job<'_>], rules: &mut [Box<dyn BoundRule>], n_threads: usize)
     for (i, outcome) in measured.into_iter().zip(outcomes) {
         rules[i].measured(outcome.sums, jobs[i].layout.n_elements());
     }
-}
-
-/// Checks one parameter of a step; returns its blocks, and whether its states are quantized.
-fn check_tensors(group: &StepGroup, tensors: &StepTensors) -> Result<(Layout, bool)> {
-    let StepTensors { param, grad, scalars, states, .. } = tensors;
-    param.expect_float()?;
-    if group.options.stochastic_params && param.dtype() == Dtype::Float16 {
-        return Err(Error::Dtype {
-            tensor: param.name().to_string(),
-            found: Dtype::Float16.name().to_owned(),
-            expected: "bfloat16 or wider to be rounded stochastically".to_owned(),
-        });
-    }
-    param.expect_no_self_overlap()?;
-    grad.expect_dtype(param.dtype())?;
-    grad.expect_shape(param.shape())?;
-    for scalar in scalars {
-        scalar.expect_dtype(Dtype::Float32)?;
-        scalar.expect_slice()?;
-        if scalar.n_elements() != 1 {
-            scalar.expect_shape(&[])?;
-        }
-    }
-    let (found, expected) = (scalars.len(), 1 + group.rule.scalars.len());
-    if found != expected {
-        return Err(Error::StateCount {
-            tensor: param.name().to_string(),
-            found,
-            expected: format!("{expected} scalars were expected"),
-        });
-    }
-    let layout = Layout::new(param.shape(), group.options.block_size)?;
-    let [full, quantized] = [false, true].map(|quantized| group.rule.tensors(quantized).count());
-    if states.len() != full && states.len() != quantized {
-        return Err(Error::StateCount {
-            tensor: param.name().to_string(),
-            found: states.len(),
-            expected: format!("{full} (full) or {quantized} (codes and scales) were expected"),
-        });
-    }
-    let quantized = states.len() != full;
-    for (state, (_, part)) in states.iter().zip(group.rule.tensors(quantized)) {
-        let (dtype, shape) = match part {
-            Part::Full => (param.dtype().state(), param.shape()),
-            Part::Copy => (param.dtype(), param.shape()),
-            Part::Codes => (Dtype::UInt8, param.shape()),
-            Part::Scales => (Dtype::Float32, &*layout.scales_shape()),
-        };
-        state.expect_slice_of(dtype, shape)?;
-    }
-    Ok((layout, quantized))
 }
 
 /// The sum of the squares of all elements that are finite; the same for any vectors and threads.
@@ -397,10 +304,10 @@ fn check_call(call: &QuantizeCall, values_written: bool) -> Result<Layout> {
     let layout = Layout::new(values.shape(), *block_size)?;
     codes.expect_slice_of(Dtype::UInt8, values.shape())?;
     scales.expect_slice_of(Dtype::Float32, &layout.scales_shape())?;
-    alias::check(&[
-        Access { tensor: values, written: values_written },
-        Access { tensor: codes, written: !values_written },
-        Access { tensor: scales, written: !values_written },
+    alias::check(vec![
+        Access::new(values, values_written),
+        Access::new(codes, !values_written),
+        Access::new(scales, !values_written),
     ])?;
     Ok(layout)
 }

@@ -39,8 +39,13 @@ pub enum Error {
     #[error("{tensor}: shape {found:?} where {expected:?} was expected")]
     Shape { tensor: String, found: Vec<usize>, expected: Vec<usize> },
 
-    #[error("{tensor}: {found} state tensors where {expected}")]
-    StateCount { tensor: String, found: usize, expected: String },
+    #[error(
+        "{tensor}: {found} scalars and states where {full} (full) or {quantized} (codes and scales) were expected"
+    )]
+    StateCount { tensor: String, found: usize, full: usize, quantized: usize },
+
+    #[error("{found} factors, expected one for each of {expected} parameters")]
+    FactorCount { found: usize, expected: usize },
 
     #[error("{tensor}: must be contiguous, found strides {found:?} for shape {shape:?}")]
     NotContiguous { tensor: String, found: Vec<isize>, shape: Vec<usize> },

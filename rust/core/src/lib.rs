@@ -7,7 +7,7 @@
 //!        real <-+                     decoding <-+  layout <---------------+- update
 //!             ^------------------------------------- rule <----------------+
 //!
-//! update <- step <- kernel <- rules <- api -> plan, pool, alias, tensor <- strided
+//! update <- step <- kernel <- rules <- group <- api -> plan, pool, alias, tensor <- strided
 //! ```
 //!
 //! - [`Layout`]: where blocks begin and end.
@@ -25,6 +25,7 @@ mod effect;
 mod element;
 mod error;
 mod format;
+mod group;
 mod kernel;
 mod layout;
 mod pages;
@@ -41,13 +42,11 @@ mod tensor;
 mod update;
 mod wide;
 
-pub use api::{
-    QuantizeCall, StepGroup, StepTensors, check_step, dequantize, quantize, step, step_lengths,
-    sum_of_squares,
-};
+pub use api::{QuantizeCall, check_step, dequantize, quantize, step, step_lengths, sum_of_squares};
 pub use element::Dtype;
 pub use error::{Error, Result};
 pub use format::{Codebook, Codec};
+pub use group::StepGroup;
 pub use layout::{Layout, Shape};
 pub use pages::prefer_large_pages;
 pub use rule::{Kind, State};

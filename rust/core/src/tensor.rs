@@ -183,8 +183,10 @@ impl Tensor {
 
     /// The addresses from the first byte to the last.
     pub(crate) fn addresses(&self) -> Range<usize> {
-        if self.n_elements() == 0 {
-            return self.data as usize..self.data as usize;
+        // One of no elements is contiguous.
+        if self.is_contiguous() {
+            let start = self.data as usize;
+            return start..start + self.n_elements() * self.dtype.size();
         }
         self.span(|_| true)
     }

@@ -3,7 +3,7 @@
 use crate::error::to_python;
 use crate::quant::PyCodec;
 use crate::tensor::Torch;
-use optim8_core::{Name, Options, RULES, RuleEntry, StepGroup, StepTensors};
+use optim8_core::{Name, Options, RULES, RuleEntry, StepGroup};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -36,21 +36,8 @@ pub(crate) fn step(
     n_threads: usize,
     factors: Option<Vec<f64>>,
 ) -> PyResult<usize> {
-    let mut groups = step_groups(groups)?;
-    if let Some(factors) = factors {
-        let tensors: Vec<_> = groups.iter_mut().flat_map(|group| &mut group.tensors).collect();
-        if tensors.len() != factors.len() {
-            return Err(PyValueError::new_err(format!(
-                "{} factors, expected one for each of {} parameters",
-                factors.len(),
-                tensors.len()
-            )));
-        }
-        for (tensors, factor) in tensors.into_iter().zip(factors) {
-            tensors.factor = factor;
-        }
-    }
-    py.detach(|| optim8_core::step(&groups, n_threads)).map_err(to_python)
+    let groups = step_groups(groups)?;
+    py.detach(|| optim8_core::step(&groups, factors.as_deref(), n_threads)).map_err(to_python)
 }
 
 /// Measures the updates that `step` would make; returns the number of blocks skipped, and the length of
@@ -91,21 +78,19 @@ pub(crate) fn sum_of_squares(
     py.detach(|| optim8_core::sum_of_squares(&tensors, n_threads)).map_err(to_python)
 }
 
-/// (rule, hyperparameters, options, tensors)
+/// (rule, hyperparameters, options, rows of tensors)
 fn step_group(group: &Bound<'_, PyAny>) -> PyResult<StepGroup> {
-    let (rule, hyper, options, tensors): (
+    let (rule, hyper, options, rows): (
         Bound<'_, PyAny>,
         Bound<'_, PyDict>,
         Bound<'_, PyDict>,
         Bound<'_, PyList>,
     ) = group.extract()?;
     let rule = RuleEntry::named(rule.extract()?).map_err(to_python)?;
-    Ok(StepGroup {
-        rule,
-        hyper: step_hyper(rule, &hyper)?,
-        options: step_options(&options)?,
-        tensors: step_tensors(rule, &tensors)?,
-    })
+    let (hyper, options) = (step_hyper(rule, &hyper)?, step_options(&options)?);
+    let mut group = StepGroup::new(rule, hyper, options).map_err(to_python)?;
+    put_rows(&mut group, rule, &rows)?;
+    Ok(group)
 }
 
 fn step_hyper(rule: &RuleEntry, hyper: &Bound<'_, PyDict>) -> PyResult<Vec<f64>> {
@@ -142,35 +127,39 @@ fn item<'py>(dict: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny
 /// How many parameters before it is described, the tensors of one are asked for.
 const N_AHEAD: usize = 2;
 
-/// A list of (index, parameter, gradient, step, the rule's scalars ..., states ...)
-fn step_tensors(rule: &RuleEntry, rows: &Bound<'_, PyList>) -> PyResult<Vec<StepTensors>> {
+/// Puts parameters into a group, from a list of (index, parameter, gradient, step, the rule's scalars ...,
+/// states ...).
+fn put_rows(group: &mut StepGroup, rule: &RuleEntry, rows: &Bound<'_, PyList>) -> PyResult<()> {
     let torch = Torch::get(rows.py())?;
-    let n_scalars = 1 + rule.scalars.len();
     let [full, quantized] = [false, true].map(|quantized| names(rule, quantized));
-    let all = rows.iter().enumerate().map(|(at, row)| {
+    let mut tensors = vec![];
+    for (at, row) in rows.iter().enumerate() {
         if at + N_AHEAD < rows.len()
             && let Ok(ahead) = rows.get_item(at + N_AHEAD)?.cast::<PyTuple>()
         {
             torch.prefetch(ahead.iter_borrowed());
         }
         let row = row.cast::<PyTuple>()?;
+        let index = row.get_borrowed_item(0)?.extract()?;
         let names = if row.len() == 3 + quantized.len() { &quantized } else { &full };
-        // With another number of states than the rule has, which one is which is not known; the core
-        // will refuse them.
-        let names = names.iter().chain(core::iter::repeat(&("surplus state", "")));
-        let mut row = row.iter_borrowed();
-        let mut next = || row.next().ok_or_else(|| PyValueError::new_err("incomplete tensors"));
-        let (index, param, grad) = (next()?.extract()?, next()?, next()?);
-        let param = torch.describe_view(&param, Name::Param(index))?;
-        let grad = torch.describe_view(&grad, Name::Of("gradient", index, ""))?;
-        let mut others = row.zip(names).map(|(tensor, &(what, suffix))| {
-            torch.describe(&tensor, Name::Of(what, index, suffix))
-        });
-        let scalars = others.by_ref().take(n_scalars).collect::<PyResult<_>>()?;
-        let states = others.collect::<PyResult<_>>()?;
-        Ok(StepTensors { index, param, grad, scalars, states, factor: 1.0 })
-    });
-    all.collect()
+        // With another number of states than the rule has, which one is which is not known; the core will
+        // refuse them.
+        let mut names = names.iter().chain(core::iter::repeat(&("surplus state", "")));
+        tensors.clear();
+        for (at, tensor) in row.iter_borrowed().skip(1).enumerate() {
+            let described = match at {
+                0 => torch.describe_view(&tensor, Name::Param(index)),
+                1 => torch.describe_view(&tensor, Name::Of("gradient", index, "")),
+                _ => {
+                    let (what, suffix) = names.next().expect("they go on for ever");
+                    torch.describe(&tensor, Name::Of(what, index, suffix))
+                }
+            };
+            tensors.push(described?);
+        }
+        group.push(index, &mut tensors).map_err(to_python)?;
+    }
+    Ok(())
 }
 
 /// What the scalars and states of a parameter are called, if these are kept so.

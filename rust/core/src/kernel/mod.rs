@@ -58,7 +58,7 @@ pub(crate) trait BoundRule: Send + Sync {
     ///
     /// # Safety
     ///
-    /// The job has passed the checks of `api.rs` for this rule, `blocks` is within its layout, and
+    /// The job is made of tensors that a `StepGroup` of this rule has checked, `blocks` is within its layout, and
     /// nothing else uses the elements of these blocks meanwhile.
     unsafe fn run(&self, pass: Pass, job: &Job<'_>, blocks: Range<usize>) -> Outcome;
 }

@@ -80,6 +80,11 @@ impl RuleEntry {
         })
     }
 
+    /// How many numbers it carries from step to step for each tensor, `step` being the first.
+    pub(crate) fn n_scalars(&self) -> usize {
+        1 + self.scalars.len()
+    }
+
     /// A rule by its name.
     ///
     /// # Errors
