@@ -360,9 +360,26 @@ def test_the_form_of_states_cannot_change_under_them(option, value):
 
 
 def test_other_options_may_change():
-    optimizer, _ = stepped(optim8.AdamW, [(5000,)])
-    optimizer.param_groups[0].update(seed=7, state_rounding="nearest", nonfinite="skip")
-    step(optimizer)
+    def codes_after(**options):
+        optimizer, [p] = stepped(optim8.AdamW, [(5000,)])
+        optimizer.param_groups[0].update(options)
+        step(optimizer)
+        return optimizer.state[p]["exp_avg_codes"]
+
+    plain, seeded = codes_after(), codes_after(seed=7)
+    nearest, nearest_seeded = (
+        codes_after(state_rounding="nearest", **options) for options in ({}, {"seed": 7})
+    )
+    assert not torch.equal(plain, seeded)
+    assert not torch.equal(plain, nearest)
+    assert torch.equal(nearest, nearest_seeded)
+
+    optimizer, [p] = stepped(optim8.AdamW, [(5000,)])
+    optimizer.param_groups[0]["nonfinite"] = "skip"
+    p.grad[300] = float("nan")
+    optimizer.step()
+    assert optimizer.skipped_blocks == 1
+    assert bool(p.isfinite().all())
 
 
 def test_dequantized_states():
