@@ -1,7 +1,6 @@
 """From a live torch optimizer to its 8-bit twin."""
 
 import inspect
-from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -10,7 +9,6 @@ from typing_extensions import Unpack
 import optim8.optim
 from optim8.optim._base import Optim8Optimizer
 from optim8.optim._options import Options
-from optim8.state import names_of
 
 
 def convert(optimizer: Optimizer, **options: Unpack[Options]) -> Optim8Optimizer:
@@ -60,16 +58,8 @@ def convert(optimizer: Optimizer, **options: Unpack[Options]) -> Optim8Optimizer
         )
     arguments = inspect.signature(twin).parameters
     defaults = {k: v for k, v in optimizer.defaults.items() if k in arguments}
-    groups = [_group(group, defaults) for group in optimizer.param_groups]
+    # All else that is in a group is loaded, as from a checkpoint.
+    groups = [{"params": group["params"]} for group in optimizer.param_groups]
     converted: Optim8Optimizer = twin(groups, **defaults, **options)
     converted.load_state_dict(optimizer.state_dict())
     return converted
-
-
-def _group(group: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Return a group as a constructor takes it."""
-    fitted = {key: group[key] for key in defaults.keys() & group.keys()}
-    params, names = group["params"], names_of(group)
-    if None not in names:
-        params = list(zip(names, params, strict=True))
-    return {**fitted, "params": params}
