@@ -590,3 +590,74 @@ def test_an_option_for_all_is_checked_though_every_group_has_its_own():
         good = {"state_bits": 8, "block_size": 64, "nonfinite": "skip"}
         with pytest.raises(ValueError, match=r"state_bits|power of two|nonfinite"):
             optim8.AdamW([{"params": [torch.ones(2)], **good}], **option)
+
+
+@pytest.mark.parametrize("start", [0, 5000])
+@pytest.mark.parametrize("what", ["param", "grad", "state"])
+def test_views_of_an_emptied_storage_are_refused(start, what):
+    """What torch gives for an address is the offset within nothing."""
+    flat = torch.ones(10000)
+    view = flat[start : start + 5000]
+    p = torch.nn.Parameter(view if what == "param" else torch.ones(5000))
+    p.grad = view if what == "grad" else torch.ones(5000)
+    optimizer = optim8.SGD([p], momentum=0.9, state_bits=32)
+    optimizer.step()
+    if what == "state":
+        optimizer.state[p]["momentum_buffer"] = view
+    flat.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match="parameter 0: null data pointer for 5000 elements"):
+        optimizer.step()
+
+
+def test_rows_that_change_while_they_are_read_keep_their_tensors():
+    optimizer, [p] = stepped(optim8.SGD, [(3_000_000,)], momentum=0.9)
+    calls = []
+    optimizer._call = lambda groups, n_threads: calls.append(groups) or 0
+    optimizer.step()
+    [(rule, hyper, options, rows)] = calls[0]
+    state = rows[0][3:]
+
+    class Index:
+        def __index__(self):
+            rows.clear()
+            return 1
+
+    rows.append((Index(), torch.zeros(5), torch.ones(5), *state))
+    rows[0] = (0, torch.zeros_like(p), torch.ones_like(p), *(t.clone() for t in state))
+    with pytest.raises(ValueError, match="momentum_buffer_codes of parameter 1: shape"):
+        _native.step([(rule, hyper, options, rows)], 1)
+    assert rows == []
+
+
+@pytest.mark.parametrize("cls", [optim8.AdamW, optim8.SGD, optim8.Muon])
+def test_a_number_of_several_elements_is_named(cls):
+    p = torch.nn.Parameter(torch.ones(80, 80))
+    with pytest.raises(ValueError, match=r"lr is tensor\(\[0.1.*expected a number"):
+        cls([{"params": [p], "lr": torch.tensor([0.1, 0.2])}])
+
+
+def load(optimizer, **entries):
+    saved = optimizer.state_dict()
+    saved["param_groups"][0].update(entries)
+    optimizer.load_state_dict(saved)
+
+
+def change(optimizer, **entries):
+    optimizer.param_groups[0].update(entries)
+    optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda optimizer, **bad: optim8.LAMB([torch.nn.Parameter(torch.ones(3))], **bad),
+        lambda optimizer, **bad: optimizer.add_param_group({"params": [], **bad}),
+        load,
+        change,
+    ],
+    ids=["made", "added", "loaded", "changed"],
+)
+def test_lamb_clips_to_what_is_above_zero(use):
+    optimizer, _ = stepped(optim8.LAMB, [(5000,)])
+    with pytest.raises(ValueError, match="Invalid max_grad_norm value: 0"):
+        use(optimizer, max_grad_norm=0)

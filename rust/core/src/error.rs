@@ -54,7 +54,7 @@ pub enum Error {
     Unaligned { tensor: String, found: usize, size: usize },
 
     #[error(
-        "{tensor}: null data pointer for {n_elements} elements, as of a tensor without memory of its own (DTensor, for one), which is not supported"
+        "{tensor}: null data pointer for {n_elements} elements, as of a tensor whose storage was emptied, or without memory of its own (DTensor, for one), which is not supported"
     )]
     Null { tensor: String, n_elements: usize },
 

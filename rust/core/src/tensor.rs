@@ -73,12 +73,22 @@ impl Tensor {
         shape: Shape,
         strides: Option<Strides>,
     ) -> Result<Self> {
-        let n_elements = shape.iter().product();
-        if data.is_null() && n_elements > 0 {
-            return Err(Error::Null { tensor: name.to_string(), n_elements });
-        }
         let strides = strides.filter(|strides| !is_row_major(&shape, strides));
-        Ok(Self { name, dtype, data, shape, strides: strides.map(|strides| (&*strides).into()) })
+        let strides = strides.map(|strides| (&*strides).into());
+        let tensor = Self { name, dtype, data, shape, strides };
+        if tensor.begins_before(1) { Err(tensor.without_memory()) } else { Ok(tensor) }
+    }
+
+    /// Whether there are elements, and their addresses begin before this one.
+    #[must_use]
+    pub fn begins_before(&self, address: usize) -> bool {
+        (self.data as usize) < address && self.n_elements() > 0
+    }
+
+    /// The error of a tensor that turns out to have elements, but no memory.
+    #[must_use]
+    pub fn without_memory(&self) -> Error {
+        Error::Null { tensor: self.name.to_string(), n_elements: self.n_elements() }
     }
 
     /// Its name in messages.

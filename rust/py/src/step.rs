@@ -36,7 +36,7 @@ pub(crate) fn step(
     n_threads: usize,
     factors: Option<Vec<f64>>,
 ) -> PyResult<usize> {
-    let groups = step_groups(groups)?;
+    let (groups, _rows) = step_groups(groups)?;
     py.detach(|| optim8_core::step(&groups, factors.as_deref(), n_threads)).map_err(to_python)
 }
 
@@ -49,18 +49,24 @@ pub(crate) fn step_lengths(
     n_threads: usize,
     write_states: bool,
 ) -> PyResult<(usize, Vec<f64>)> {
-    let groups = step_groups(groups)?;
+    let (groups, _rows) = step_groups(groups)?;
     py.detach(|| optim8_core::step_lengths(&groups, write_states, n_threads)).map_err(to_python)
 }
 
 /// Raises what `step` would raise.
 #[pyfunction]
 pub(crate) fn check_step(groups: &Bound<'_, PyList>) -> PyResult<()> {
-    optim8_core::check_step(&step_groups(groups)?).map_err(to_python)
+    let (groups, _rows) = step_groups(groups)?;
+    optim8_core::check_step(&groups).map_err(to_python)
 }
 
-fn step_groups(groups: &Bound<'_, PyList>) -> PyResult<Vec<StepGroup>> {
-    groups.iter().map(|group| step_group(&group)).collect()
+/// Groups, and the rows that keep their tensors alive: lists may change while we look at what is in them.
+type Groups<'py> = (Vec<StepGroup>, Vec<Bound<'py, PyTuple>>);
+
+fn step_groups<'py>(groups: &Bound<'py, PyList>) -> PyResult<Groups<'py>> {
+    let mut rows = vec![];
+    let groups: PyResult<_> = groups.iter().map(|group| step_group(&group, &mut rows)).collect();
+    Ok((groups?, rows))
 }
 
 /// The sum of the squares of all finite elements of all gradients, by the indices of their parameters.
@@ -71,15 +77,21 @@ pub(crate) fn sum_of_squares(
     n_threads: usize,
 ) -> PyResult<f64> {
     let torch = Torch::get(py)?;
-    let describe = |(index, grad): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
-        torch.describe(&grad, Name::Of("gradient", index.extract()?, ""))
+    // A list of our own, which keeps the tensors alive.
+    let grads = grads.items();
+    let describe = |entry: Bound<'_, PyAny>| {
+        let (index, grad): (_, Bound<'_, PyAny>) = entry.extract()?;
+        torch.describe(&grad, Name::Of("gradient", index, ""))
     };
     let tensors = grads.iter().map(describe).collect::<PyResult<Vec<_>>>()?;
     py.detach(|| optim8_core::sum_of_squares(&tensors, n_threads)).map_err(to_python)
 }
 
 /// (rule, hyperparameters, options, rows of tensors)
-fn step_group(group: &Bound<'_, PyAny>) -> PyResult<StepGroup> {
+fn step_group<'py>(
+    group: &Bound<'py, PyAny>,
+    held: &mut Vec<Bound<'py, PyTuple>>,
+) -> PyResult<StepGroup> {
     let (rule, hyper, options, rows): (
         Bound<'_, PyAny>,
         Bound<'_, PyDict>,
@@ -89,7 +101,7 @@ fn step_group(group: &Bound<'_, PyAny>) -> PyResult<StepGroup> {
     let rule = RuleEntry::named(rule.extract()?).map_err(to_python)?;
     let (hyper, options) = (step_hyper(rule, &hyper)?, step_options(&options)?);
     let mut group = StepGroup::new(rule, hyper, options).map_err(to_python)?;
-    put_rows(&mut group, rule, &rows)?;
+    put_rows(&mut group, rule, &rows, held)?;
     Ok(group)
 }
 
@@ -129,7 +141,12 @@ const N_AHEAD: usize = 2;
 
 /// Puts parameters into a group, from a list of (index, parameter, gradient, step, the rule's scalars ...,
 /// states ...).
-fn put_rows(group: &mut StepGroup, rule: &RuleEntry, rows: &Bound<'_, PyList>) -> PyResult<()> {
+fn put_rows<'py>(
+    group: &mut StepGroup,
+    rule: &RuleEntry,
+    rows: &Bound<'py, PyList>,
+    held: &mut Vec<Bound<'py, PyTuple>>,
+) -> PyResult<()> {
     let torch = Torch::get(rows.py())?;
     let [full, quantized] = [false, true].map(|quantized| names(rule, quantized));
     let mut tensors = vec![];
@@ -139,7 +156,7 @@ fn put_rows(group: &mut StepGroup, rule: &RuleEntry, rows: &Bound<'_, PyList>) -
         {
             torch.prefetch(ahead.iter_borrowed());
         }
-        let row = row.cast::<PyTuple>()?;
+        let row = row.cast_into::<PyTuple>()?;
         let index = row.get_borrowed_item(0)?.extract()?;
         let names = if row.len() == 3 + quantized.len() { &quantized } else { &full };
         // With another number of states than the rule has, which one is which is not known; the core will
@@ -158,6 +175,7 @@ fn put_rows(group: &mut StepGroup, rule: &RuleEntry, rows: &Bound<'_, PyList>) -
             tensors.push(described?);
         }
         group.push(index, &mut tensors).map_err(to_python)?;
+        held.push(row);
     }
     Ok(())
 }

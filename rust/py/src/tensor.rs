@@ -22,6 +22,9 @@ pub(crate) struct Torch {
     strided: Py<PyAny>,
 }
 
+/// An address that is not likely to be of memory, or an offset in some.
+const LOWEST_ADDRESS: usize = u32::MAX as usize;
+
 impl Torch {
     pub(crate) fn get(py: Python<'_>) -> PyResult<&Self> {
         static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
@@ -56,12 +59,21 @@ impl Torch {
     /// Describes a tensor.
     pub(crate) fn describe(&self, tensor: &Bound<'_, PyAny>, name: Name) -> PyResult<Tensor> {
         let described = self.exchange.as_ref().and_then(|torch| torch.describe(tensor, name));
-        described.map_or_else(|| self.ask(tensor, name), Ok)
+        let described = described.map_or_else(|| self.ask(tensor, name), Ok)?;
+        // Where a storage has been emptied, torch gives the offset within nothing as an address.
+        if described.begins_before(LOWEST_ADDRESS) {
+            let storage = tensor.call_method0(intern!(tensor.py(), "untyped_storage"))?;
+            if storage.call_method0(intern!(tensor.py(), "data_ptr"))?.extract::<usize>()? == 0 {
+                return Err(to_python(described.without_memory()));
+            }
+        }
+        Ok(described)
     }
 
     /// Describes a tensor that may be a view of numbers of the other sign, as the imaginary part of a
     /// conjugate is; and refuses it if it is one. Every other number of a complex tensor is imaginary, so
-    /// several of them are not contiguous, and torch need not be asked, which takes as long as all else.
+    /// several of them are contiguous only to who makes up strides for them; and to ask torch takes as
+    /// long as all else.
     pub(crate) fn describe_view(&self, tensor: &Bound<'_, PyAny>, name: Name) -> PyResult<Tensor> {
         let described = self.describe(tensor, name)?;
         let may_be = described.n_elements() == 1 || !described.is_contiguous();
