@@ -4,12 +4,13 @@ import copy
 import inspect
 import math
 import warnings
+from decimal import Decimal
 
 import pytest
 import torch
 
 import optim8
-from specs import assert_same, snapshot, step, tensor
+from specs import assert_same, snapshot, step, stepped, tensor
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -248,3 +249,23 @@ def test_muon_counts_the_skipped_blocks_of_all_matrices():
     assert optimizer.skipped_blocks == 3
     step(optimizer)
     assert optimizer.skipped_blocks == 3
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"weight_decay": Decimal("0.1")},
+        {"eps": Decimal("1e-7")},
+        {"weight_decay": torch.tensor([[[0.1]]])},
+        {"ns_coefficients": [Decimal("3.4445"), torch.tensor([-4.775]), 2.0315]},
+    ],
+    ids=str,
+)
+def test_numbers_of_any_kind_are_numbers(entries):
+    results = []
+    for given in ({}, entries):
+        optimizer, [p] = stepped(optim8.Muon, [(80, 80)])
+        optimizer.param_groups[0].update(given)
+        step(optimizer, 1)
+        results.append(p.detach())
+    torch.testing.assert_close(*results)

@@ -353,3 +353,19 @@ def test_rules_get_the_hyperparameters_of_their_names(cls, kwargs, expected):
     [group] = optimizer.param_groups
     found = optimizer._hyper(optimizer._rule(group), group)
     assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_schedule_free_switches_all_parameters_or_none(mode):
+    optimizer, params = stepped(optim8.ScheduleFreeAdamW, [(50,), (60,)])
+    if mode == "train":
+        optimizer.eval()
+    optimizer.state[params[1]]["z"] = optimizer.state[params[1]]["z"].double()
+    before = params[0].detach().clone()
+    with pytest.raises(TypeError, match=r"z of parameter 1 has dtype torch\.float64"):
+        getattr(optimizer, mode)()
+    assert torch.equal(params[0], before)
+    assert optimizer.param_groups[0]["train_mode"] == (mode == "eval")
+    optimizer.param_groups[0]["betas"] = (0.0, 0.9)
+    with pytest.raises(ValueError, match=r"Invalid beta parameter at index 0: 0\.0"):
+        getattr(optimizer, mode)()

@@ -10,9 +10,14 @@ Group = dict[str, Any]
 def as_number(name: str, value: object) -> float:
     """Return a hyperparameter as a float; raise if it is none."""
     # Most are, and to ask for the protocol takes longer than all else that a group costs.
-    if not isinstance(value, (float, int)) and not isinstance(value, SupportsFloat):
+    if isinstance(value, (float, int)):
+        return float(value)
+    if not isinstance(value, SupportsFloat):
         raise TypeError(f"{name} is {value!r}, expected a number")
-    return float(value)
+    try:
+        return float(value)
+    except (ValueError, TypeError, RuntimeError):  # a tensor or an array of several
+        raise ValueError(f"{name} is {value!r}, expected a number") from None
 
 
 def check_lr(group: Group) -> None:

@@ -106,8 +106,7 @@ class LAMB(Optim8Optimizer):
         check_lr(group)
         check_betas(group)
         check_not_negative(group, "eps", "weight_decay")
-        if group["max_grad_norm"] is not None and not group["max_grad_norm"] > 0:
-            raise ValueError(f"Invalid max_grad_norm value: {group['max_grad_norm']}")
+        _limit(group)
 
     @staticmethod
     def _rule(group: Group) -> str:
@@ -124,7 +123,15 @@ class LAMB(Optim8Optimizer):
             self._grad_norm = _native.sum_of_squares(grads, torch.get_num_threads()) ** 0.5
 
     def _hyper(self, rule: str, group: Group) -> dict[str, float]:
-        limit = group["max_grad_norm"]
-        limit = math.inf if limit is None else as_number("max_grad_norm", limit)
-        excess = max(1.0, self._grad_norm / limit)
+        excess = max(1.0, self._grad_norm / _limit(group))
         return {**super()._hyper(rule, group), "grad_scale": 1.0 / excess}
+
+
+def _limit(group: Group) -> float:
+    """Return what the norm of all gradients is clipped to; raise if it cannot be."""
+    if group["max_grad_norm"] is None:
+        return math.inf
+    limit = as_number("max_grad_norm", group["max_grad_norm"])
+    if not limit > 0:
+        raise ValueError(f"Invalid max_grad_norm value: {limit}")
+    return limit

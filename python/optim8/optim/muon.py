@@ -175,8 +175,7 @@ class Muon(Optim8Optimizer):
 
 def _check_orthogonal(group: Group) -> None:
     """Raise for what the native step does not see, with torch's messages where it has one."""
-    for name in ("lr", "weight_decay", "eps"):
-        as_number(name, group[name])
+    _numbers(group)
     if group["adjust_lr_fn"] not in (None, *_ADJUSTMENTS):
         raise ValueError(f"Adjust learning rate function {group['adjust_lr_fn']} is not supported")
     if not isinstance(group["ns_steps"], int):
@@ -185,20 +184,23 @@ def _check_orthogonal(group: Group) -> None:
         raise ValueError("Number of steps must be less than 100 for computational efficiency")
     if len(group["ns_coefficients"]) != 3:
         raise ValueError("Coefficients must be a tuple of exactly 3 values")
-    for coefficient in group["ns_coefficients"]:
-        as_number("ns_coefficients", coefficient)
+
+
+def _numbers(group: Group) -> tuple[float, float, float, tuple[float, ...]]:
+    """Return learning rate, weight decay, eps and the coefficients; raise for what is no number."""
+    lr, weight_decay, eps = (as_number(key, group[key]) for key in ("lr", "weight_decay", "eps"))
+    coefficients = (as_number("ns_coefficients", value) for value in group["ns_coefficients"])
+    return lr, weight_decay, eps, tuple(coefficients)
 
 
 def _descend(param: Tensor, direction: Tensor, group: Group) -> None:
-    lr = float(group["lr"])
-    step = orthogonal(direction, group["ns_coefficients"], group["ns_steps"], group["eps"])
-    param.mul_(1 - lr * group["weight_decay"])
+    lr, weight_decay, eps, coefficients = _numbers(group)
+    step = orthogonal(direction, coefficients, group["ns_steps"], eps)
+    param.mul_(1 - lr * weight_decay)
     param.add_(step, alpha=-lr * _ADJUSTMENTS[group["adjust_lr_fn"] or "original"](*param.shape))
 
 
-def orthogonal(
-    matrix: Tensor, coefficients: tuple[float, float, float], n_steps: int, eps: float
-) -> Tensor:
+def orthogonal(matrix: Tensor, coefficients: tuple[float, ...], n_steps: int, eps: float) -> Tensor:
     """Return about the nearest matrix with orthonormal rows or columns, in bfloat16.
 
     Source: Jordan 2024; a quintic Newton-Schulz iteration `a X + (b A + c A^2) X`, A = X X^T.

@@ -4,8 +4,9 @@ import torch
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
+from optim8 import state as states
 from optim8.optim._base import Optim8Optimizer
-from optim8.optim._check import check_betas, check_lr, check_not_negative
+from optim8.optim._check import as_number, check_betas, check_lr, check_not_negative
 from optim8.optim._options import Group, Options
 
 
@@ -25,7 +26,8 @@ class ScheduleFreeAdamW(Optim8Optimizer):
     the average x. Call `optimizer.eval()` where the model's `eval()` is called, and
     `optimizer.train()` before training goes on; save the model and the optimizer in one mode. An
     optimizer begins in training. The iterates z are states in the parameters' dtype, which are not
-    quantized; x is not stored.
+    quantized; x is not stored, but worked out with the group's beta1, which no scheduler should
+    change.
 
     Sources: Defazio et al., "The Road Less Scheduled" (2024), algorithm 1; the authors'
     `AdamWScheduleFree`.
@@ -115,14 +117,21 @@ class ScheduleFreeAdamW(Optim8Optimizer):
 
     @torch.no_grad()
     def _switch(self, train_mode: bool) -> None:
-        for group in self.param_groups:
-            if group["train_mode"] == train_mode:
+        ways = []
+        for index, param, group, _ in states.parameters(self.param_groups):
+            state = self.state.get(param, {})
+            if group["train_mode"] == train_mode or "z" not in state:
                 continue
-            beta1 = float(group["betas"][0])
-            way = 1 - beta1 if train_mode else 1 - 1 / beta1
-            for param in group["params"]:
-                if state := self.state.get(param):
-                    param.lerp_(state["z"], way)
+            beta1 = as_number("betas", group["betas"][0])
+            _check_beta1(beta1)
+            states.check_tensor(
+                f"z of parameter {index}", state["z"], (param.dtype,), tuple(param.shape)
+            )
+            ways.append((param, state["z"], 1 - beta1 if train_mode else 1 - 1 / beta1))
+        # As in a step, all is checked before any of them moves.
+        for param, z, way in ways:
+            param.lerp_(z, way)
+        for group in self.param_groups:
             group["train_mode"] = train_mode
 
     def _before_step(self) -> None:
@@ -135,10 +144,15 @@ class ScheduleFreeAdamW(Optim8Optimizer):
     def _check(group: Group) -> None:
         check_lr(group)
         check_betas(group)
-        if not group["betas"][0] > 0:
-            raise ValueError(f"Invalid beta parameter at index 0: {group['betas'][0]}")
+        _check_beta1(group["betas"][0])
         check_not_negative(group, "eps", "weight_decay", "warmup_steps", "r", "weight_lr_power")
 
     @staticmethod
     def _rule(group: Group) -> str:
         return "schedule_free_adamw"
+
+
+def _check_beta1(beta1: float) -> None:
+    """Raise where there is no way from y back to x."""
+    if not beta1 > 0:
+        raise ValueError(f"Invalid beta parameter at index 0: {beta1}")
