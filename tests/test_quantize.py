@@ -259,10 +259,15 @@ def test_views_of_numbers_of_the_other_sign():
     )
 
 
-def test_arrays_of_the_other_order_of_bytes():
-    x = np.linspace(-1, 1, 500, dtype=np.float32)
-    q = optim8.quantize(x.astype(">f4"))
-    assert np.array_equal(q.codes, optim8.quantize(x).codes)
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">f2", "<f4"])
+def test_arrays_of_either_order_of_bytes(dtype):
+    x = np.linspace(-1, 1, 500).astype(dtype)
+    native = optim8.quantize(x.astype(x.dtype.newbyteorder("=")))
+    q = optim8.quantize(x)
+    assert np.array_equal(q.codes, native.codes)
+    for restored in (q.dequantize(), native.dequantize(dtype)):
+        assert restored.dtype == dtype
+        assert np.array_equal(restored, native.dequantize())
 
 
 def test_complex_numbers_are_refused_whatever_the_signs():
@@ -332,3 +337,15 @@ def test_a_codebook_that_is_refused_changes_nothing():
 def test_a_codec_that_cannot_be_a_name_is_refused():
     with pytest.raises(ValueError, match=r"Invalid codec: \[\] \(known: "):
         optim8.quantize(torch.zeros(3), codec=[])
+
+
+@pytest.mark.parametrize("signed", [None, True, False])
+def test_what_cannot_be_quantized_is_refused_in_the_same_words_whatever_the_signs(signed):
+    x = torch.ones(3)
+    for bad, error, match in (
+        (x.to(torch.float8_e4m3fn), TypeError, r"values: dtype torch.float8_e4m3fn where float32"),
+        (x.to_sparse(), RuntimeError, r"values: layout torch.sparse_coo where torch.strided"),
+        (x.to("meta"), RuntimeError, r"values: device meta where cpu"),
+    ):
+        with pytest.raises(error, match=match):
+            optim8.quantize(bad, signed=signed)

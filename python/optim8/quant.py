@@ -21,6 +21,9 @@ from optim8 import _native
 
 Array = TypeVar("Array", Tensor, np.ndarray[Any, Any])
 
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+"""The dtypes of what can be quantized."""
+
 _codecs = {name: _native.Codec.builtin(name) for name in _native.CODECS}
 
 
@@ -153,9 +156,10 @@ class QuantizedTensor(Generic[Array]):
         """
         dtype = self.dtype if dtype is None else dtype
         if isinstance(self.codes, np.ndarray):
-            out = np.empty(self.shape, dtype)
+            dtype = np.dtype(dtype)
+            out = np.empty(self.shape, dtype.newbyteorder("="))
             dequantize_into(_tensor(self.codes), _tensor(self.scales), _tensor(out), self)
-            return out
+            return out.astype(dtype, copy=False)
         values = empty(self.shape, dtype)
         dequantize_into(self.codes, self.scales, values, self)
         return values
@@ -269,8 +273,9 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def _may_be_negative(values: Tensor) -> bool:
-    if values.numel() == 0 or not values.is_floating_point():
-        return False  # which dtypes there may be is for the native call to say
+    is_ours = values.is_cpu and values.layout == torch.strided and values.dtype in FLOATS
+    if not is_ours or values.numel() == 0:
+        return False  # what tensors there may be is for the native call to say
     # Where some are negative, some of the first ones mostly are: all are looked at only if not.
     some = values[: max(1, 4096 * len(values) // values.numel())] if values.ndim else values
     return _has_negative(some) or _has_negative(values)
