@@ -214,3 +214,14 @@ def test_stable_embeddings_norm_is_where_its_weight_is(name, value):
     embedding = optim8.nn.StableEmbedding(10, 4, **{name: value})
     found = [getattr(p, name) for p in (embedding.weight, embedding.norm.weight)]
     assert list(map(str, found)) == [str(value)] * 2
+
+
+def test_selectors_and_options_that_are_none_are_refused():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3))
+    for overrides, error, match in (
+        ({3: {}}, TypeError, "overrides: found 3, expected a pattern or a type"),
+        ({model[0]: {}}, TypeError, r"overrides: found Linear.*expected a pattern or a type"),
+        ({"*": {"params": []}}, ValueError, r"overrides: '\*' has 'params', expected options only"),
+    ):
+        with pytest.raises(error, match=match):
+            optim8.param_groups(model, overrides)

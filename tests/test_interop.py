@@ -440,3 +440,51 @@ def test_a_class_of_the_users_own_is_no_twins_whatever_its_name():
     mine = type("AdamW", (torch.optim.AdamW,), {})
     with pytest.raises(TypeError, match="convert: found"):
         optim8.convert(mine([torch.zeros(3, requires_grad=True)]))
+
+
+@pytest.mark.filterwarnings("ignore:Seems like `optimizer.step")
+@pytest.mark.parametrize("kind", ["SequentialLR", "ChainedScheduler"])
+def test_schedulers_that_are_made_of_others_go_on(kind):
+    """As docs/training.md says."""
+    schedulers = torch.optim.lr_scheduler
+
+    def scheduled(optimizer):
+        parts = [
+            schedulers.LinearLR(optimizer, 0.1, 1.0, 4),
+            schedulers.ExponentialLR(optimizer, 0.5),
+        ]
+        if kind == "SequentialLR":
+            return schedulers.SequentialLR(optimizer, parts, [4])
+        return schedulers.ChainedScheduler(parts)
+
+    rates = []
+    for converted in (False, True):
+        optimizer, _ = stepped(torch.optim.AdamW, [(5000,)], lr=1.0)
+        scheduler = scheduled(optimizer)
+        for n in range(8):
+            if converted and n == 3:
+                optimizer = optim8.convert(optimizer)
+                for part in (scheduler, *getattr(scheduler, "_schedulers", ())):
+                    part.optimizer = optimizer
+            step(optimizer, 1)
+            scheduler.step()
+            rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[:8] == rates[8:]
+
+
+@pytest.mark.parametrize("name", ["AdamW", "LAMB"])
+def test_bitsandbytes_state_dicts_are_of_the_cpu_whatever_the_default_device(name):
+    optimizer, params = stepped(getattr(optim8, name), [(5120,)])
+    loaded = []
+    for device in (None, "meta"):
+        torch.set_default_device(device)
+        try:
+            saved = optim8.interop.to_bitsandbytes_state_dict(optimizer)
+            other = getattr(optim8, name)(params)
+            other.load_state_dict(saved)
+        finally:
+            torch.set_default_device(None)
+        loaded.append(other)
+        held = saved["state"][0][optim8.interop.bitsandbytes.NESTED]
+        assert {value.device.type for value in held.values()} == {"cpu"}
+    assert_same(*map(snapshot, loaded))

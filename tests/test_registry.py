@@ -87,6 +87,7 @@ def test_options_are_documented():
 
 LAYERS = [
     "_native",
+    "_classes",
     "quant",
     "state",
     "interop.bitsandbytes",

@@ -40,7 +40,9 @@ def param_groups(
     Raises
     ------
     ValueError
-        If a selector finds no parameter.
+        If a selector finds no parameter, or among its options are "params".
+    TypeError
+        If a selector is neither a pattern nor a type.
 
     Examples
     --------
@@ -57,6 +59,7 @@ def param_groups(
     >>> optimizer = optim8.AdamW(optim8.param_groups(model, full_embeddings=True))
     """
     chosen: list[tuple[Selector, Mapping[str, Any]]] = [*(overrides or {}).items()]
+    _check(chosen)
     if full_embeddings:
         chosen.insert(0, (nn.Embedding, {"state_bits": 32}))
     owners: dict[Tensor, list[nn.Module]] = {}
@@ -88,6 +91,14 @@ def param_groups(
         {"params": params if takes_names else [param for _, param in params], **options}
         for options, params in groups
     ]
+
+
+def _check(chosen: list[tuple[Selector, Mapping[str, Any]]]) -> None:
+    for selector, values in chosen:
+        if not isinstance(selector, str | type):
+            raise TypeError(f"overrides: found {selector!r}, expected a pattern or a type")
+        if "params" in values:
+            raise ValueError(f"overrides: {selector!r} has 'params', expected options only")
 
 
 def _selects(selector: Selector, name: str, owners: list[nn.Module]) -> bool:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from optim8 import _native
+from optim8._classes import own_class
 from optim8.quant import codebook, codec_named, quantize_tensor
 from optim8.state import Group, State, dequantize, is_quantized, parameters, rule_states
 
@@ -68,7 +69,7 @@ def is_theirs(states: Mapping[Any, Any], groups: list[Any]) -> bool:
 
 def read_group(optimizer: Optim8Optimizer, group: Group) -> dict[str, Any]:
     """Return a group under our names, without those of its keys that this class has no use for."""
-    name, theirs = type(optimizer).__name__, dict(group)
+    name, theirs = own_class(optimizer).__name__, dict(group)
     if name in _FROM_BETAS and "betas" in theirs:
         theirs[_FROM_BETAS[name]] = float(theirs["betas"][0])
     if name == "Adam":
@@ -148,7 +149,7 @@ def to_bitsandbytes_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
 
 def _check_export(optimizer: Optim8Optimizer) -> None:
     """Raise for a class or an option that bitsandbytes lacks."""
-    name = type(optimizer).__name__
+    name = own_class(optimizer).__name__
     if name not in _CLASSES:
         raise TypeError(
             f"to_bitsandbytes_state_dict: found {name}, expected one of {', '.join(_CLASSES)}"
@@ -191,7 +192,7 @@ class _Part:
             is_quantized(param, group)
             and is_same
             and self.scales.numel() == prod(shape)
-            and torch.equal(self.table.cpu(), torch.as_tensor(ours))
+            and torch.equal(self.table.cpu(), ours)
         )
 
     def full(self) -> Tensor:
@@ -250,14 +251,15 @@ def _write_state(rule: str, param: Tensor, group: Group, full: State, step: int)
                 new[key] = torch.stack([*parts[key], value]) if key in parts else value[None]
         parts.update(new)
         if quantized:
-            parts[f"qmap{number}"] = torch.as_tensor(codebook(CODEC, signed))
+            parts[f"qmap{number}"] = codebook(CODEC, signed)
     if rule in ("lamb", "lars_momentum"):
-        parts["unorm_vec"] = torch.zeros(1)  # where it adds up the norm of its next update
+        # Where it adds up the norm of its next update.
+        parts["unorm_vec"] = torch.zeros(1, device="cpu")
     return {"step": step, NESTED: parts}
 
 
 def _write_group(optimizer: Optim8Optimizer, group: dict[str, Any]) -> dict[str, Any]:
-    name = type(optimizer).__name__
+    name = own_class(optimizer).__name__
     betas = group.get("betas", (group.get(_FROM_BETAS.get(name, ""), 0.0), 0.0))
     written = {
         "lr": float(group["lr"]),

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from optim8.state import dequantize, known_keys, others, parameters, rule_states
+from optim8._classes import own_class
+from optim8.state import dequantize, holds_states, known_keys, others, parameters, rule_states
 
 if TYPE_CHECKING:
     from optim8.optim import Optim8Optimizer
@@ -41,7 +42,7 @@ def to_torch_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
     >>> back = torch.optim.AdamW(model.parameters())
     >>> back.load_state_dict(optim8.interop.to_torch_state_dict(optimizer))
     """
-    name = type(optimizer).__name__
+    name = own_class(optimizer).__name__
     twin = getattr(torch.optim, name, None)
     if twin is None:
         raise TypeError(f"to_torch_state_dict: torch.optim has no {name}")
@@ -53,12 +54,13 @@ def to_torch_state_dict(optimizer: Optim8Optimizer) -> dict[str, Any]:
     states = {}
     for index, param, group, _ in parameters(optimizer.param_groups):
         rule = optimizer._rule(group)
-        state = optimizer.state.get(param)
-        if not state and optimizer._initial(group):
+        state = optimizer.state.get(param, {})
+        if not holds_states(state):
+            if not optimizer._initial(group):
+                states[index] = others(state, set())
+                continue
             # torch makes states that do not begin with zero at once.
-            state = optimizer._create(rule, param, group)
-        if not state:
-            continue
+            state = {**state, **optimizer._create(rule, param, group)}
         full = dequantize(rule, param, group, state)
         if counts and not full.keys() >= rule_states(rule).kinds.keys():
             # A switch was thrown since the last step, and torch makes all states at the first one.

@@ -16,7 +16,8 @@ def convert(optimizer: Optimizer, **options: Unpack[Options]) -> Optim8Optimizer
 
     It has the same parameters, groups and hyperparameters, and its states are those of `optimizer`,
     quantized. `optimizer` is not changed; delete it to free its states. A learning rate scheduler
-    goes on with the twin after `scheduler.optimizer = twin`.
+    goes on with the twin after `scheduler.optimizer = twin`; so must those that a `SequentialLR` or
+    `ChainedScheduler` is made of.
 
     Parameters
     ----------
