@@ -374,3 +374,96 @@ def test_a_step_that_fails_leaves_the_two_as_optimizers_of_their_own():
     before = p.detach().clone()
     optimizer.magnitude.step()
     assert not torch.equal(p, before)
+
+
+def test_what_programs_keep_comes_along():
+    places = params()
+    optimizer = optim8.Graft(optim8.SGD(places, momentum=0.9), optim8.AdamW(places))
+    step(optimizer, 1)
+    optimizer.state["global_step"] = 7
+    optimizer.state[places[0]]["tag"] = "a"
+    step(optimizer, 1)
+    others = params()
+    other = optim8.Graft(optim8.SGD(others, momentum=0.9), optim8.AdamW(others))
+    other.state["gone"] = 1
+    other.load_state_dict(optimizer.state_dict())
+    for one, of in ((optimizer, places), (other, others)):
+        assert one.state["global_step"] == 7
+        assert {*one.state[of[0]]} == {"magnitude", "direction", "tag"}
+    assert "gone" not in other.state
+
+
+def test_states_of_no_parameter_are_refused():
+    places = params()
+    optimizer = optim8.Graft(optim8.SGD(places, momentum=0.9), optim8.AdamW(places))
+    step(optimizer, 1)
+    saved = optimizer.state_dict()
+    saved["state"][99] = saved["state"][0]
+    with pytest.raises(ValueError, match="states of parameter 99"):
+        optimizer.load_state_dict(saved)
+
+
+def test_one_within_another_is_as_it_was_if_the_other_is_refused():
+    def nested(direction):
+        places = params()
+        inner = optim8.Graft(optim8.SGD(places, lr=0.1, momentum=0.9), optim8.Lion(places))
+        return optim8.Graft(inner, direction(places))
+
+    saved = nested(optim8.AdamW)
+    saved.magnitude.magnitude.param_groups[0]["lr"] = 0.7
+    saved.magnitude.param_groups[0]["lr"] = 0.25
+    step(saved, 1)
+    optimizer = nested(optim8.Lion)
+    step(optimizer, 2)
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match=r"found states step, exp_avg_codes.*expected step"):
+        optimizer.load_state_dict(saved.state_dict())
+    after = optimizer.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    torch.testing.assert_close(after["state"], before["state"], rtol=0, atol=0)
+    step(optimizer, 1)
+
+
+class Clamped(optim8.SGD):
+    """Keeps parameters small in a step of its own."""
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        clamp(self)
+        return loss
+
+
+@torch.no_grad()
+def clamp(optimizer, *_):
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.clamp_(-0.01, 0.01)
+
+
+@pytest.mark.parametrize("how", ["hook of torch's", "hook", "subclass"])
+@pytest.mark.parametrize("place", ["magnitude", "direction"])
+def test_what_an_optimizer_does_besides_its_native_call_counts(how, place):
+    p = torch.nn.Parameter(torch.zeros(5000))
+    p.grad = torch.ones(5000)
+    part = {"hook of torch's": torch.optim.SGD, "hook": optim8.SGD, "subclass": Clamped}[how](
+        [p], lr=1.0
+    )
+    if how != "subclass":
+        part.register_step_post_hook(clamp)
+    parts = {"magnitude": part, "direction": part}
+    parts |= {({"magnitude", "direction"} - {place}).pop(): optim8.SGD([p], lr=3.0)}
+    optim8.Graft(**parts, lr=1.0).step()
+    expected = -0.01 if place == "magnitude" else -3.0
+    torch.testing.assert_close(p.detach(), torch.full((5000,), expected))
+
+
+@pytest.mark.parametrize("entries", [{"lr": "x"}, {"eps": None}])
+def test_nothing_has_changed_if_its_own_numbers_are_none(entries):
+    places = params()
+    optimizer = optim8.Graft(optim8.SGD(places, momentum=0.9), optim8.AdamW(places))
+    step(optimizer, 1)
+    before = copy.deepcopy(optimizer.state_dict()["state"])
+    optimizer.param_groups[0].update(entries)
+    with pytest.raises(TypeError, match=f"{next(iter(entries))} is .*, expected a number"):
+        optimizer.step()
+    torch.testing.assert_close(optimizer.state_dict()["state"], before, rtol=0, atol=0)

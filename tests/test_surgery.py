@@ -125,3 +125,69 @@ def test_a_model_of_another_dtype_goes_on_after_loading_its_own_states(dtype):
     model(torch.ones(128, dtype=dtype)).sum().backward()
     optimizer.step()
     assert optimizer.state[model.bias]["step"] == 2
+
+
+@pytest.mark.parametrize("n_steps", [0, 1])
+@pytest.mark.parametrize("name", ["AdamW", "Adagrad", "SGD"])
+@pytest.mark.parametrize("begins", ["here", "in torch"])
+def test_what_programs_keep_comes_along_before_the_first_step_too(name, n_steps, begins):
+    ours, torchs = (getattr(module, name) for module in (optim8, torch.optim))
+    optimizer, (p,) = stepped(ours if begins == "here" else torchs, [(5000,)], n_steps)
+    optimizer.state[p].update(tag=[5], own=torch.ones(3))
+    optimizer.state["ema"] = {"step": 5, "decay": 0.99}
+    if begins == "here":
+        optimizer.load_state_dict(optimizer.state_dict())
+    else:
+        optimizer = optim8.convert(optimizer)
+    if n_steps == 0 and name != "Adagrad":
+        optimizer.param_groups[0]["block_size"] = 64  # there are no states yet
+    step(optimizer, 1)
+    there = optim8.interop.to_torch_state_dict(optimizer)["state"]
+    for state, key in ((optimizer.state, p), (there, 0)):
+        assert state["ema"] == {"step": 5, "decay": 0.99}
+        assert state[key]["tag"] == [5]
+        assert torch.equal(state[key]["own"], torch.ones(3))
+
+
+def test_states_under_the_key_of_no_parameter_are_refused():
+    optimizer, _ = stepped(optim8.AdamW, [(5000,)])
+    saved = optimizer.state_dict()
+    for key in (7, "weight"):
+        states = {**saved["state"], key: saved["state"][0]}
+        with pytest.raises(ValueError, match=rf"states of parameter {key!r}, which is in none"):
+            optimizer.load_state_dict({**saved, "state": states})
+
+
+def test_adagrad_shares_its_states_and_nothing_else():
+    p = torch.nn.Parameter(torch.ones(5000))
+    optimizer = optim8.Adagrad([p])
+    optimizer.state[p].update(tag="x", own=torch.zeros(1))
+    optimizer.share_memory()
+    state = optimizer.state[p]
+    assert all(state[key].is_shared() for key in ("step", "sum_codes", "sum_scales"))
+    assert not state["own"].is_shared()
+
+
+class Mine(optim8.SGD):
+    """A user's class, with a hyperparameter of its own."""
+
+    def __init__(self, params, lr=1e-3, foo=1, **kwargs):
+        super().__init__(params, lr, **kwargs)
+        self.defaults["foo"] = foo
+        for group in self.param_groups:
+            group.setdefault("foo", foo)
+
+
+def test_a_users_class_takes_what_its_base_takes():
+    """Checkpoints that lack what it adds, and all that interop has."""
+    optimizer, (p,) = stepped(optim8.SGD, [(5000,)], lr=0.1, momentum=0.9)
+    mine = Mine([p], foo=3)
+    mine.load_state_dict(optimizer.state_dict())
+    assert (mine.param_groups[0]["foo"], mine.param_groups[0]["momentum"]) == (3, 0.9)
+    theirs = torch.optim.SGD([p], lr=1.0)
+    theirs.load_state_dict(optim8.interop.to_torch_state_dict(mine))
+    assert theirs.param_groups[0]["momentum"] == 0.9
+    saved = optim8.interop.to_bitsandbytes_state_dict(mine)
+    other = Mine([p], momentum=0.5)
+    other.load_state_dict(saved)
+    assert other.param_groups[0]["momentum"] == 0.9

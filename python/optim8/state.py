@@ -25,15 +25,20 @@ import torch
 from torch import Tensor
 
 from optim8 import _native
-from optim8.quant import QuantizedTensor, codec_named, dequantize_into, empty, quantize_tensor
+from optim8.quant import (
+    FLOATS,
+    QuantizedTensor,
+    codec_named,
+    dequantize_into,
+    empty,
+    quantize_tensor,
+)
 
 State = dict[str, Tensor]
 Group = Mapping[str, Any]
 Expected = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
 _KEEPS_FULL = "_optim8_keeps_full"
-
-_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class RuleStates:
@@ -95,6 +100,11 @@ def known_keys() -> frozenset[str]:
         for name in states.kinds:
             keys.update(states.keys(name, quantized=False), states.keys(name, quantized=True))
     return frozenset(keys)
+
+
+def holds_states(state: Mapping[str, Any] | None) -> bool:
+    """Whether there are states in what is held for a parameter, and not only a program's things."""
+    return state is not None and not known_keys().isdisjoint(state)
 
 
 def others(held: Mapping[Any, Any], own: AbstractSet[Any]) -> dict[Any, Any]:
@@ -225,8 +235,8 @@ def fit(
         found, wanted = ", ".join(map(str, saved)), ", ".join([*states.scalars, *expected])
         raise ValueError(f"{param_name}: found states {found}; expected {wanted}")
     for key, (dtype, shape) in expected.items():
-        dtypes = (dtype,) if key not in states.kinds else _FLOATS
-        _check(f"{key} of {param_name}", saved[key], dtypes, shape)
+        dtypes = (dtype,) if key not in states.kinds else FLOATS
+        check_tensor(f"{key} of {param_name}", saved[key], dtypes, shape)
 
     state = {name: _number(name, saved[name], param_name) for name in states.scalars}
     as_it_is = quantized == is_quantized(param, group) and (
@@ -298,9 +308,10 @@ def _quantize_state(values: Tensor, signed: bool, group: Group) -> tuple[Tensor,
     return codes, scales
 
 
-def _check(
+def check_tensor(
     name: str, value: object, dtypes: tuple[torch.dtype, ...], shape: tuple[int, ...]
 ) -> None:
+    """Raise unless a value is a dense tensor of one of some dtypes, and of a shape."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is {type(value).__name__}, expected Tensor")
     if value.layout != torch.strided or value.device.type == "meta":

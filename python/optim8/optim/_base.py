@@ -132,7 +132,7 @@ class Optim8Optimizer(Optimizer):
     def _check_form(self, number: int, group: Group) -> None:
         form = form_values(group)
         for param in group["params"]:
-            if not self.state.get(param):
+            if not states.holds_states(self.state.get(param)):
                 continue
             made_by = self._forms.setdefault(id(param), form)
             if made_by != form:
@@ -403,7 +403,7 @@ class Optim8Optimizer(Optimizer):
             id(param): form_values(group)
             for group in self.param_groups
             for param in group["params"]
-            if self.state.get(param)
+            if states.holds_states(self.state.get(param))
         }
 
 

@@ -7,6 +7,7 @@ one that does not fit changes nothing.
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optim8 import state as states
+from optim8._classes import own_class
 from optim8.interop import bitsandbytes
 from optim8.optim._options import IMPLEMENTATION_KEYS, OPTION_KEYS, Group
 
@@ -44,6 +46,18 @@ def check_entries(state_dict: Mapping[str, Any]) -> None:
         if not isinstance(state_dict[key], kind):
             found = type(state_dict[key]).__name__
             raise TypeError(f"loaded state dict: {key} is {found}, expected {kind.__name__}")
+
+
+def check_others(saved: Mapping[Any, Any], ids: list[Any]) -> dict[Any, Any]:
+    """Return copies of what is saved of no parameter; raise if it looks like states of one."""
+    others = states.others(saved, {*ids})
+    for key, value in others.items():
+        if isinstance(key, int) or _are_states(value):
+            raise ValueError(
+                f"loaded state dict has states of parameter {key!r}, which is in none of "
+                f"its groups (expected 0 to {len(ids) - 1})"
+            )
+    return others
 
 
 def fitted(
@@ -104,6 +118,9 @@ def _group(
             f"expected {len(group['params'])}"
         )
     optional = {*IMPLEMENTATION_KEYS, *optimizer._optional_keys, *may_lack}
+    # What a user's subclass adds, state dicts of the class that it extends lack.
+    own = inspect.signature(own_class(optimizer)).parameters
+    optional.update(optimizer.defaults.keys() - own - {*OPTION_KEYS})
     if "format_version" not in saved:
         optional.update(OPTION_KEYS)
     if missing := optimizer.defaults.keys() - saved.keys() - optional:
@@ -132,18 +149,14 @@ def _states(
     found: dict[Tensor, states.State] = defaultdict(dict)  # as in torch
     ids = [key for group in saved_groups for key in group["params"]]
     made_by = [group for group in saved_groups for _ in group["params"]]
-    others = states.others(saved, set(ids))
-    for key, value in others.items():
-        if isinstance(key, int) or (isinstance(value, dict) and value.keys() & states.known_keys()):
-            raise ValueError(
-                f"loaded state dict has states of parameter {key!r}, which is in none of "
-                f"its groups (expected 0 to {len(ids) - 1})"
-            )
-    found.update(others)  # what a program keeps there
+    found.update(check_others(saved, ids))
     for key, saved_group, (index, param, group, name) in zip(
         ids, made_by, states.parameters(groups), strict=True
     ):
         if not saved.get(key):
+            continue
+        if isinstance(saved[key], Mapping) and not is_peers and not states.holds_states(saved[key]):
+            found[param] = states.others(saved[key], set())
             continue
         label = f"parameter {index}" + (f" ({name})" if name else "")
         state, rule = saved[key], optimizer._rule(group)
@@ -153,6 +166,13 @@ def _states(
             state = _with_step(state)
         found[param] = states.fit(rule, param, group, state, {**group, **saved_group}, label)
     return found
+
+
+def _are_states(value: object) -> bool:
+    """Whether something under a key of no parameter looks like the states of one."""
+    if not isinstance(value, dict):
+        return False
+    return any(isinstance(value[key], Tensor) for key in value.keys() & states.known_keys())
 
 
 def _with_step(state: dict[str, Any]) -> dict[str, Any]:

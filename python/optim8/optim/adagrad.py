@@ -120,11 +120,11 @@ class Adagrad(Optim8Optimizer):
         True
         """
         for _, param, group, _ in states.parameters(self.param_groups):
-            state = self.state[param]
-            if not state:
-                state.update(self._create(self._rule(group), param, group))
-            for value in state.values():
-                value.share_memory_()
+            rule, state = self._rule(group), self.state[param]
+            if not states.holds_states(state):
+                state.update(self._create(rule, param, group))
+            for key in state.keys() & states.known_keys():
+                state[key].share_memory_()
 
     @staticmethod
     def _initial(group: Group) -> dict[str, float]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from inspect import unwrap
 from typing import Any, TypeGuard, overload
 
 import torch
@@ -16,7 +18,8 @@ from torch.optim import Optimizer
 from optim8 import _native
 from optim8 import state as states
 from optim8.optim._base import Optim8Optimizer
-from optim8.optim._load import check_entries, load_between_hooks
+from optim8.optim._check import as_number
+from optim8.optim._load import check_entries, check_others, load_between_hooks
 
 _Call = Callable[[list[Any], int], int]
 
@@ -34,8 +37,8 @@ class Graft(Optimizer):
     Norms are the same for any number of threads.
 
     With two of this package's optimizers neither m nor d ever exists: their steps are measured, and
-    the one that comes of them is written. An optimizer of torch's, or `Muon`, writes what it makes
-    of p, so a step takes a copy of the parameters then.
+    the one that comes of them is written. An optimizer of torch's, `Muon`, and one with hooks or a
+    `step` of its own write what they make of p, so a step takes a copy of the parameters then.
 
     Source: Agarwal, Anil, Hazan, Koren and Zhang, "Disentangling Adaptive Gradient Methods from
     Learning Rates" (2020), section 2; the defaults are those of its code.
@@ -95,8 +98,7 @@ class Graft(Optimizer):
             raise ValueError(f"Invalid epsilon value: {eps}")
         self.magnitude, self.direction = magnitude, direction
         super().__init__(params, {"lr": lr, "eps": eps, "use_global_norm": use_global_norm})
-        self._show_states()
-        self.register_state_dict_post_hook(_add_groups, prepend=True)
+        self._show()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refuse: groups are those of the two optimizers.
@@ -144,6 +146,8 @@ class Graft(Optimizer):
         [group] = self.param_groups
         for name, part in self._parts().items():
             _check_same(name, _params(part), group["params"])
+        for name in ("lr", "eps"):
+            as_number(name, group[name])
         params = {i: p for i, p in enumerate(group["params"]) if p.grad is not None}
         self._follow(params, self._lengths(params))
         self._show_states()
@@ -152,13 +156,20 @@ class Graft(Optimizer):
     def _parts(self) -> dict[str, Optimizer]:
         return {"magnitude": self.magnitude, "direction": self.direction}
 
+    def _show(self) -> None:
+        """Let torch's tools see the two."""
+        self._show_states()
+        if _add_groups not in self._optimizer_state_dict_post_hooks.values():
+            self.register_state_dict_post_hook(_add_groups, prepend=True)
+
     def _show_states(self) -> None:
         """Put the states of the two where torch's tools look for them."""
         parts = self._parts()
-        self.state.clear()
         for p in self.param_groups[0]["params"]:
-            if held := {name: part.state[p] for name, part in parts.items() if p in part.state}:
-                self.state[p] = held
+            shown = {name: part.state[p] for name, part in parts.items() if p in part.state}
+            kept = {k: v for k, v in self.state.pop(p, {}).items() if k not in parts}
+            if shown or kept:
+                self.state[p] = {**shown, **kept}
 
     def _lengths(self, params: dict[int, Tensor]) -> dict[int, float]:
         """Step `magnitude`, but leave the parameters; return how long its steps would have been."""
@@ -220,17 +231,19 @@ class Graft(Optimizer):
 
     def _load(self, state_dict: dict[str, Any]) -> None:
         [group], parts = self.param_groups, self._parts()
-        saved, of_parts = _split(state_dict, len(group["params"]), parts.keys())
-        before = {name: part.__getstate__() for name, part in parts.items()}
+        saved, kept, of_parts = _split(state_dict, len(group["params"]), parts.keys())
+        undo = [_memory(part) for part in parts.values()]
         try:
             for name, part in parts.items():
                 part.load_state_dict(of_parts[name])
         except BaseException:
-            # What is loaded is new dictionaries: the old ones are as they were.
-            for name, part in parts.items():
-                part.__setstate__(before[name])
+            for bring_back in undo:
+                bring_back()
             raise
-        group.update(saved)
+        # New ones, as in torch: who holds the old ones, to bring them back, has them as they were.
+        self.param_groups = [{**group, **saved}]
+        of_params = {p: kept.pop(i) for i, p in enumerate(group["params"]) if i in kept}
+        self.state = defaultdict(dict, {**kept, **of_params})
         self._show_states()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -238,8 +251,7 @@ class Graft(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._show_states()
-        self.register_state_dict_post_hook(_add_groups, prepend=True)
+        self._show()
 
 
 def _params(optimizer: Optimizer) -> list[Tensor]:
@@ -263,10 +275,28 @@ def _add_groups(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
         group[name] = part.state_dict()["param_groups"]
 
 
+def _memory(optimizer: Optimizer) -> Callable[[], None]:
+    """Return what makes an optimizer what it is now: what is loaded is new dictionaries."""
+    before = optimizer.__getstate__()
+    parts = optimizer._parts().values() if isinstance(optimizer, Graft) else ()
+    of_parts = [_memory(part) for part in parts]
+
+    def bring_back() -> None:
+        for bring_part_back in of_parts:
+            bring_part_back()
+        optimizer.__setstate__(before)
+
+    return bring_back
+
+
 def _split(
-    state_dict: dict[str, Any], n_params: int, parts: Iterable[str]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the options in a state dict of `Graft`, and the state dicts of its two optimizers."""
+    state_dict: dict[str, Any], n_params: int, parts: Collection[str]
+) -> tuple[dict[str, Any], dict[Any, Any], dict[str, dict[str, Any]]]:
+    """Return what is in a state dict of `Graft`.
+
+    The options, what programs keep there (of a parameter under its index), and the state dicts of
+    the two optimizers.
+    """
     check_entries(state_dict)
     groups = state_dict["param_groups"]
     if len(groups) != 1:
@@ -277,7 +307,8 @@ def _split(
     ids = group.pop("params")
     if len(ids) != n_params:
         raise ValueError(f"parameter group 0: found {len(ids)} parameters, expected {n_params}")
-    states_of = {i: state_dict["state"].get(id, {}) for i, id in enumerate(ids)}
+    saved = state_dict["state"]
+    states_of = {i: saved.get(id, {}) for i, id in enumerate(ids)}
     of_parts = {
         name: {
             "state": {i: held[name] for i, held in states_of.items() if name in held},
@@ -285,12 +316,22 @@ def _split(
         }
         for name in parts
     }
-    return group, of_parts
+    kept = check_others(saved, ids)
+    for i, held in states_of.items():
+        if held.keys() - {*parts}:
+            kept[i] = states.others(held, {*parts})
+    return group, kept, of_parts
 
 
 def _is_one_call(optimizer: Optimizer) -> TypeGuard[Optim8Optimizer]:
-    """Return whether a step is one native call, which can do without the parameters."""
-    return isinstance(optimizer, Optim8Optimizer) and (type(optimizer)._run is Optim8Optimizer._run)
+    """Return whether a step is one native call and no more, which can do without the parameters."""
+    return (
+        isinstance(optimizer, Optim8Optimizer)
+        and type(optimizer)._run is Optim8Optimizer._run
+        and unwrap(type(optimizer).step) is unwrap(Optim8Optimizer.step)
+        and not optimizer._optimizer_step_pre_hooks
+        and not optimizer._optimizer_step_post_hooks
+    )
 
 
 @contextmanager
