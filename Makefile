@@ -61,8 +61,8 @@ test-python: $(PACKAGE) ## ruff, mypy, stubtest, and pytest with doctests
 	$(BIN)/python -m pytest
 
 # Left out are tests of what that torch does not have.
-OLDEST := concurrency determinism golden graft groups interop moved muon quantize rounding rules \
-    state_dict step training
+OLDEST := concurrency determinism golden graft groups interop long_runs moved muon quantize rounding \
+    rules state_dict step surgery training
 .PHONY: test-oldest
 test-oldest: ## most Python tests with torch 2.4, in an environment of its own (5 GB; Python 3.10 to 3.12)
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest

@@ -1,7 +1,7 @@
 //! The pointer border: tensors whose memory somebody else owns, and how they become slices.
 //!
 //! A [`Tensor`] is made with a promise (its `unsafe` constructor) about its memory. What can be
-//! checked is checked here and in `api.rs`, before anything is written. A tensor that is contiguous
+//! checked is checked here, in `group.rs` and in `api.rs`, before anything is written. One that is contiguous
 //! and aligned is used where it lies; any other is read and written element by element, a chunk at
 //! a time, so that even then no copy of a whole tensor is made.
 
