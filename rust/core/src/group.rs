@@ -69,6 +69,14 @@ impl StepGroup {
         Ok(Self { rule, hyper, options, rows: vec![], tensors: vec![], addresses: vec![] })
     }
 
+    /// Makes room for so many parameters more.
+    pub fn reserve(&mut self, n_params: usize) {
+        let n_tensors = N_FIRST + self.rule.n_scalars() + self.rule.tensors(true).count();
+        self.rows.reserve(n_params);
+        self.tensors.reserve(n_params * n_tensors);
+        self.addresses.reserve(n_params * n_tensors);
+    }
+
     /// Puts in the parameter of this index in its optimizer, and takes its tensors: the parameter, the
     /// gradient, then one float32 each for how many steps there have been and for the rule's
     /// scalars, and the states in the rule's order, one tensor for each, or codes and scales for each.

@@ -149,6 +149,8 @@ fn put_rows<'py>(
 ) -> PyResult<()> {
     let torch = Torch::get(rows.py())?;
     let [full, quantized] = [false, true].map(|quantized| names(rule, quantized));
+    group.reserve(rows.len());
+    held.reserve(rows.len());
     let mut tensors = vec![];
     for (at, row) in rows.iter().enumerate() {
         if at + N_AHEAD < rows.len()
