@@ -377,6 +377,7 @@ def gated(**kwargs):
 
 LAYER = 8 * (12 + 2 * 6) + 12 * 8 + 3 * 8 * 20 + 2 * 8
 EMBEDDING = 50 * 8
+ROOT = 2 * EMBEDDING + 8
 
 
 @pytest.mark.parametrize("is_tied", [False, True])
@@ -428,7 +429,7 @@ def test_moments_are_what_is_there_then(is_tied, is_checkpointed, keeps_gradient
         ("ddp", 1, 0),
         ("ddp", 4, 1),
         ("offload", 1, LAYER),
-        ("fsdp2", 4, 3 * LAYER),
+        ("fsdp2", 4, 3 * LAYER + ROOT),
     ],
 )
 @pytest.mark.parametrize("has_master", [False, True])
@@ -515,7 +516,9 @@ def test_the_command_passes_on_what_it_is_given(options, capsys):
         assert found[f"{name}_bytes"] == getattr(expected, name), name
     assert found["host_bytes"] == expected.host
     assert (found["total_bytes"], found["peak_moment"]) == (expected.peak, expected.peak_moment)
-    fits = largest(2**30, lambda n: of_count(n, setup, expected.activations).peak)
+    n_parameters = from_size(size).n_parameters
+    beside = max(0, expected.peak - of_count(n_parameters, setup).peak)
+    fits = largest(2**30, lambda n: of_count(n, setup).peak + beside)
     assert found["largest_params"] == fits
     plain = ask(capsys, "memory --demo small --memory 1GiB")
     assert {**found, "assumptions": 0} != {**plain, "assumptions": 0}
@@ -634,8 +637,32 @@ def test_gradients_come_and_go_on_the_device_by_the_part_that_it_has(placement):
         "first layer": kept.of_layer + kept.in_layer,
         "step": 0,
     }
+    if "fsdp2" in placement:  # gradients of what is in no layer exist in full
+        there["last layer"] += 4 * sum(map(math.prod, last))
+        there["first layer"] += 4 * sum(map(math.prod, model.embedding_shapes + last))
     base = found.moments["step"]
     assert found.moments == {moment: base - gone[moment] + there[moment] for moment in gone}
+
+
+@pytest.mark.parametrize("options", ["", "--checkpoint", "--attention matrix", "--batch 64"])
+def test_a_model_that_fits_is_no_larger_than_the_largest_that_does(options, capsys):
+    peak = ask(capsys, f"memory --demo small {options}")["total_bytes"]
+    n_parameters = from_size(SIZES["small"]).n_parameters
+    for memory, fits in ((1.02 * peak, True), (0.98 * peak, False)):
+        found = ask(capsys, f"memory --demo small {options} --memory {int(memory)}")
+        assert (found["largest_params"] >= n_parameters) == fits
+
+
+def test_frozen_parameters_are_where_trained_ones_are():
+    module = nn.Linear(100, 100, bias=False).requires_grad_(False)
+    for placement, n_devices, on_device, on_host in (
+        ("single", 1, 40000, 0),
+        ("offload", 1, 40000, 0),
+        ("fsdp2", 2, 20000, 0),
+        ("fsdp2-offload", 2, 0, 20000),
+    ):
+        found = of_module(module, Setup(placement=placement, n_devices=n_devices))
+        assert (found.peak, found.host) == (on_device, on_host)
 
 
 @pytest.mark.parametrize("memory", [1, 2, 63, 64, 65, 1000])

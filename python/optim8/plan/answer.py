@@ -140,7 +140,7 @@ def choose(
 
 
 def to_json(answer: Answer) -> str:
-    """Return the values and the assumptions of an answer as JSON.
+    """Return the values, the assumptions and the notes of an answer as JSON.
 
     Examples
     --------
@@ -152,14 +152,21 @@ def to_json(answer: Answer) -> str:
           "value": 1.1,
           "source": "given"
         }
-      }
+      },
+      "notes": []
     }
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite.
     """
     assumed = {
         name: {"value": choice.value, "source": choice.source}
         for name, choice in answer.assumptions.items()
     }
-    return json.dumps({**answer.values, "assumptions": assumed}, indent=2)
+    found = {**answer.values, "assumptions": assumed, "notes": answer.notes}
+    return json.dumps(found, indent=2, allow_nan=False)
 
 
 def show(answer: Answer) -> None:
@@ -167,7 +174,7 @@ def show(answer: Answer) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # what is in brackets is the user's
     table = Table(title=answer.title, title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right", style="bold")

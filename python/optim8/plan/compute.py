@@ -6,8 +6,8 @@ the budget of Chinchilla, so an answer shows them all; the default is the replic
 agrees with approaches 1 and 2.
 
 **How approaches 1 and 2 become formulas.** The paper gives exponents of two digits, and a table of
-sizes with their budgets. With the printed exponents (0.50 and 0.49) and the best coefficient, the
-table is missed by up to 4.4 % and 1.3 %; the line through its rows, by least squares of the
+sizes with their budgets. With the printed exponents (0.50 and 0.49) and the best coefficient, its
+budgets are missed by up to 4.1 % and 0.5 %; the line through its rows, by least squares of the
 logarithms, misses none by more than 0.4 % (exponents 0.4981 and 0.4899), so we take that line. One
 row, 67 billion, fits no such line and is left out: its budgets belong to 67.9 (approach 1), 69.5
 (2) and 70.0 billion (3).

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -83,7 +84,7 @@ def load(kind: str, entry_type: type[E], more: Iterable[Path] = ()) -> dict[str,
     OSError
         If a file cannot be read.
     """
-    tables = [*_ours(), *((path.name, _parse(path.name, path.read_text())) for path in more)]
+    tables = [*_ours(), *((path.name, _parse(path.name, path.read_bytes())) for path in more)]
     found: dict[str, E] = {}
     for file, kinds in tables:
         entries = kinds.get(kind, {})
@@ -113,13 +114,13 @@ def named(kind: str, name: str, entries: dict[str, T]) -> T:
 def _ours() -> tuple[tuple[str, dict[str, Any]], ...]:
     folder = files("optim8.plan") / "data"
     names = sorted(file.name for file in folder.iterdir() if file.name.endswith(".toml"))
-    return tuple((name, _parse(name, (folder / name).read_text())) for name in names)
+    return tuple((name, _parse(name, (folder / name).read_bytes())) for name in names)
 
 
-def _parse(name: str, text: str) -> dict[str, Any]:
+def _parse(name: str, content: bytes) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(content.decode())  # TOML is UTF-8, wherever it is read
+    except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 
@@ -147,5 +148,5 @@ def _is_of(value: object, hint: Any) -> bool:
             return any(_is_of(value, member) for member in members)
         return isinstance(value, list) and all(_is_of(item, members[0]) for item in value)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
     return type(value) is hint

@@ -57,6 +57,9 @@ GRID = tuple(
     )
 )
 
+#: Of coefficients: where runs do not determine them, fits go as far as numbers do.
+LARGEST_LOG = 690.0
+
 #: How many of them are descended from.
 N_DESCENTS = 24
 
@@ -220,8 +223,24 @@ class Resampled:
         return {name: interval(values, confidence) for name, values in self._values.items()}
 
     def optima(self, flops: float) -> list[Optimum]:
-        """Return the best size for a budget by each fit that has one."""
-        return [law.frontier().for_flops(flops) for law in self.laws if law.alpha > 0 < law.beta]
+        """Return the best size for a budget by each fit that has one.
+
+        Raises
+        ------
+        ValueError
+            If none has.
+        """
+        found = []
+        for law in self.laws:
+            try:
+                best = law.frontier().for_flops(flops)
+            except (ValueError, ArithmeticError):
+                continue
+            if np.isfinite(best.params) and best.params > 0 < best.tokens:
+                found.append(best)
+        if not found:
+            raise ValueError("the runs determine no optimum: by no resample is there a best size")
+        return found
 
 
 def resample(runs: Runs, law: ParametricLoss, n_resamples: int, seed: int) -> Resampled:
@@ -266,7 +285,9 @@ def ill_determined(intervals: dict[str, tuple[float, float]]) -> list[str]:
     >>> ill_determined({"A": (300.0, 900.0), "E": (1.7, 1.8)})
     ['A']
     """
-    return [name for name, (low, high) in intervals.items() if high > ILL_DETERMINED_FACTOR * low]
+    return [
+        name for name, (low, high) in intervals.items() if not high <= ILL_DETERMINED_FACTOR * low
+    ]
 
 
 def _one_thread() -> AbstractContextManager[object]:
@@ -282,6 +303,5 @@ def _centers(runs: Runs) -> tuple[float, float]:
 
 def _law(point: Array, centers: Sequence[float]) -> ParametricLoss:
     a, b, e, alpha, beta = shift(point, [-center for center in centers])
-    with np.errstate(over="ignore", under="ignore"):
-        e, a, b = (float(value) for value in np.exp([e, a, b]))
+    e, a, b = (float(value) for value in np.exp(np.clip([e, a, b], -LARGEST_LOG, LARGEST_LOG)))
     return ParametricLoss(E=e, A=a, B=b, alpha=float(alpha), beta=float(beta))

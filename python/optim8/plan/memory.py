@@ -20,7 +20,7 @@ torch's with ``fused=True``), and gradients to be freed after the step (``zero_g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -146,7 +146,8 @@ def of_model(model: Transformer, batch: Batch, setup: Setup) -> Memory:
     kept = activations(model, batch, setup.dtype)
     first = [*model.embedding_shapes, *model.layer_shapes]
     n_bytes = DTYPE_BYTES[setup.dtype]
-    memory = _fixed(model.shapes, setup, model.layer_shapes)
+    root = [*model.embedding_shapes, *model.output_shapes]
+    memory = _fixed(model.shapes, setup, model.layer_shapes, root)
     base = memory.moments["step"]
     gradients = _passing_gradients(memory, setup)
 
@@ -167,6 +168,10 @@ def of_model(model: Transformer, batch: Batch, setup: Setup) -> Memory:
         "first layer": base - min(gradients, first_gradients) + kept.of_layer + kept.in_layer,
         "step": base,
     }
+    if setup.placement in sharding.SHARDED:  # the root's gradients exist in full until the end
+        tied = model.embedding_shapes[:1] if model.is_tied else []
+        moments["last layer"] += n_bytes * n_elements([*model.output_shapes, *tied])
+        moments["first layer"] += n_bytes * n_elements(root)
     return replace(memory, activations=kept.saved, moments=moments)
 
 
@@ -197,7 +202,7 @@ def of_count(n_parameters: int, setup: Setup, activations: int = 0) -> Memory:
     """
     if n_parameters > _ABSURD:
         raise ValueError(f"Invalid params: {n_parameters:.3g} (expected up to {_ABSURD:.3g})")
-    memory = _fixed([(n_parameters,)], setup, [])
+    memory = _fixed([(n_parameters,)], setup)
     at_loss = memory.moments["step"] - _passing_gradients(memory, setup) + activations
     return replace(memory, activations=activations, moments={**memory.moments, "loss": at_loss})
 
@@ -231,10 +236,9 @@ def of_module(module: nn.Module, setup: Setup) -> Memory:
     for parameter in module.parameters():
         own = replace(setup, dtype=str(parameter.dtype).removeprefix("torch."))
         shape = tuple(parameter.shape)
-        one = _fixed([shape], own, [])
+        one = _fixed([shape], own)
         if not parameter.requires_grad:
-            step = one.parameters
-            one = Memory(one.parameters, 0, 0, 0, 0, 0, {"step": step}, 0)
+            one = _frozen(one, own)
         parts.append(one)
     return Memory(
         parameters=sum(one.parameters for one in parts),
@@ -246,6 +250,14 @@ def of_module(module: nn.Module, setup: Setup) -> Memory:
         moments={"step": sum(one.moments["step"] for one in parts)},
         host=sum(one.host for one in parts),
     )
+
+
+def _frozen(trained: Memory, setup: Setup) -> Memory:
+    """Return what is left of a parameter's memory if it is not trained."""
+    parameters = trained.parameters
+    is_elsewhere = setup.placement in sharding.OFFLOADED and setup.placement in sharding.SHARDED
+    on_device, host = (0, parameters) if is_elsewhere else (parameters, 0)
+    return Memory(parameters, 0, 0, 0, 0, 0, {"step": on_device}, host)
 
 
 def largest(memory: int, needs: Callable[[int], int]) -> int:
@@ -290,20 +302,25 @@ def _passing_gradients(memory: Memory, setup: Setup) -> int:
     return 0 if stay else memory.gradients
 
 
-def _fixed(shapes: Iterable[Shape], setup: Setup, layer: list[Shape]) -> Memory:
-    """Return what does not come and go, and the moment of the step."""
+def _fixed(
+    shapes: Iterable[Shape], setup: Setup, layer: Sequence[Shape] = (), root: Sequence[Shape] = ()
+) -> Memory:
+    """Return what does not come and go, and the moment of the step.
+
+    Of the shapes, those of a layer, and of what is in no layer.
+    """
     parts = [sharding.shard(shape, setup.n_parts) for shape in shapes]
     n_bytes, n_parameters = DTYPE_BYTES[setup.dtype], n_elements(parts)
     parameters = gradients = n_parameters * n_bytes
     has_master = setup.has_master_weights
     master = n_parameters * DTYPE_BYTES["float32"] if has_master else 0
     states = setup.optimizer.state_bytes(parts, "float32" if has_master else setup.dtype)
-    layer_bytes = n_elements(layer) * n_bytes
+    layer_bytes, root_bytes = (n_elements(part) * n_bytes for part in (layer, root))
     communication = {
         "single": 0,
         "ddp": gradients if setup.n_devices > 1 else 0,
         "offload": layer_bytes,
-    }.get(setup.placement, 3 * layer_bytes)
+    }.get(setup.placement, 3 * layer_bytes + root_bytes)
     host = 0
     if setup.placement in sharding.OFFLOADED:
         host = gradients + master + states

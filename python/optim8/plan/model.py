@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,9 @@ class Transformer:
         for name in _NUMBERS:
             value, least = getattr(self, name), 0 if name == "n_positions" else 1
             if not isinstance(value, int) or value < least:
-                raise ValueError(f"Invalid {name}: {value!r} (expected {least} or more)")
+                raise ValueError(
+                    f"Invalid {name}: {value!r} (expected a whole number, {least} or more)"
+                )
 
     @property
     def qkv_width(self) -> int:
@@ -146,7 +148,7 @@ class Transformer:
         return [(self.width,)] * (1 if self.norm == "rms" else 2)
 
 
-def n_elements(shapes: list[Shape]) -> int:
+def n_elements(shapes: Iterable[Shape]) -> int:
     """Return the number of elements of tensors of some shapes."""
     return sum(math.prod(shape) for shape in shapes)
 
@@ -185,7 +187,7 @@ def from_config(path: Path) -> Transformer:
         If it cannot be read.
     """
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if not isinstance(config, dict):
@@ -204,8 +206,17 @@ def from_config(path: Path) -> Transformer:
     raise ValueError(f"{path}: unknown model_type {kind!r} (known: {known})")
 
 
+def _width(config: Mapping[str, Any], *names: str) -> tuple[int, int]:
+    """Return the width and the number of heads; raise unless one can be divided by the other."""
+    for name in names:
+        if not isinstance(config[name], int) or config[name] < 1:
+            raise ValueError(f"{name} is {config[name]!r} (expected a whole number, 1 or more)")
+    width, n_heads = (config[name] for name in names)
+    return width, n_heads
+
+
 def _gpt2(config: Mapping[str, Any]) -> Transformer:
-    width, n_heads = config["n_embd"], config["n_head"]
+    width, n_heads = _width(config, "n_embd", "n_head")
     return Transformer(
         n_layers=config["n_layer"],
         width=width,
@@ -222,7 +233,10 @@ def _gpt2(config: Mapping[str, Any]) -> Transformer:
 
 
 def _llama_like(config: Mapping[str, Any]) -> Transformer:
-    width, n_heads = config["hidden_size"], config["num_attention_heads"]
+    width, n_heads = _width(config, "hidden_size", "num_attention_heads")
+    for biases in ("attention_bias", "mlp_bias"):
+        if config.get(biases):
+            raise ValueError(f"{biases} is {config[biases]!r} (expected false)")
     return Transformer(
         n_layers=config["num_hidden_layers"],
         width=width,

@@ -85,7 +85,10 @@ def memory(text: str) -> int:
     found = re.fullmatch(r"\s*([\d.]+(?:e[+-]?\d+)?)\s*([A-Za-z]*)\s*", text)
     if found is None or (found[2] or "B") not in BYTES:
         raise ValueError(f"expected bytes, such as 24GiB or 24e9, found {text!r}")
-    return int(positive(found[1]) * BYTES[found[2] or "B"])
+    n_bytes = positive(found[1]) * BYTES[found[2] or "B"]
+    if not 1 <= n_bytes < 2**63:
+        raise ValueError(f"expected a byte or more, and fewer than 2^63, found {text!r}")
+    return int(n_bytes)
 
 
 def show_bytes(n_bytes: float) -> str:
@@ -109,10 +112,13 @@ def show_count(value: float) -> str:
     --------
     >>> show_count(70.06e9), show_count(5.76e23)
     ('70.1 B', '5.76e+23')
+    >>> show_count(999_999_999)
+    '1 B'
     """
+    rounded = float(f"{value:.3g}")  # which may have a larger unit
     for power, letter in ((12, "T"), (9, "B"), (6, "M"), (3, "k")):
-        if 10**power <= value < 10**15:
-            return f"{value / 10**power:.3g} {letter}"
+        if 10**power <= rounded < 10**15:
+            return f"{rounded / 10**power:.3g} {letter}"
     return f"{value:.3g}"
 
 

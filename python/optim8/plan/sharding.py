@@ -10,8 +10,9 @@
     Parameters, gradients, master weights and states are cut along their first dimension
     (`torch.distributed.fsdp.fully_shard`; ZeRO's third stage: Rajbhandari et al. 2020,
     arXiv:1910.02054). A layer is gathered when its turn comes, and the next one ahead of it, and a
-    layer's gradients exist in full before they are exchanged. The first device has the largest
-    part, and is the one counted.
+    layer's gradients exist in full before they are exchanged. What is in no layer, embeddings and
+    the output layer, stays gathered from the first layer to the last, and so do its gradients. The
+    first device has the largest part, and is the one counted.
 ``offload``
     One device computes; gradients, master weights and states are in the host's memory, where the
     optimizer runs, and a layer's gradients are on the device before they leave it (ZeRO-Offload:

@@ -18,7 +18,7 @@ from optim8.plan.cli import carbon, compute, cost, fit, memory, transfer
 COMMANDS = (memory, compute, cost, carbon, fit, transfer)
 
 #: What only the command needs, as the extra `plan` lists it.
-EXTRAS = ("matplotlib", "rich", "scipy")
+EXTRAS = ("matplotlib", "rich", "scipy", "threadpoolctl")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -55,10 +55,13 @@ def _run(options: argparse.Namespace) -> None:
         answer: Answer = options.answer(options)
         if options.plot is not None:
             _draw(answer, options.plot)
+        found = to_json(answer) if options.json else None
     except (ValueError, OSError) as error:
         options.parser.error(str(error))
-    if options.json:
-        print(to_json(answer))
+    except (ArithmeticError, RecursionError) as error:
+        options.parser.error(f"a number is beyond reason ({error})")
+    if found is not None:
+        print(found)
     else:
         show(answer)
 

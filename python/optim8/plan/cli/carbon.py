@@ -22,6 +22,9 @@ ASSUMPTIONS = (
                positive),
 )  # fmt: skip
 
+#: Whose grid a measured run has, unless another is given.
+COUNTRY = "USA"
+
 #: Where the factors of the practices are from.
 PRACTICES_SOURCE = (
     "What each practice would change, for a run that does not follow it yet: Patterson et al. "
@@ -55,9 +58,7 @@ def add_parser(
     parser.add_argument("--devices", type=option(count), default=1, help="at once (%(default)s)")
     parser.add_argument("--device", help="whose watts are taken: an entry of devices")
     parser.add_argument("--grid", default="us-2020", help="whose intensity is taken (%(default)s)")
-    parser.add_argument(
-        "--country", default="USA", help="of --measure, in three letters (%(default)s)"
-    )
+    parser.add_argument("--country", help=f"of --measure, in three letters ({COUNTRY})")
     add_assumptions(parser, ASSUMPTIONS)
     parser.set_defaults(answer=answer)
     return parser
@@ -67,6 +68,8 @@ def answer(options: argparse.Namespace) -> Answer:
     """Answer with energy and emissions."""
     if options.measure:
         return _measured(options)
+    if options.country is not None:
+        raise ValueError("expected --country with --measure only: --grid is for others")
     if options.command:
         raise ValueError(f"expected --measure with the command {' '.join(options.command)!r}")
     return _planned(options)
@@ -96,11 +99,12 @@ def _measured(options: argparse.Namespace) -> Answer:
         name for name in ("watts", "pue", "intensity", "device") if getattr(options, name)
     ]:
         raise ValueError(f"expected no --{given[0]} with --measure, which measures it")
-    found = measure(command, options.country)
+    country = options.country or COUNTRY
+    found = measure(command, country)
     answer = _answer(f"{command[0]}, measured for {found.hours:.4g} hours", found.footprint, {})
     answer.values["hours"] = found.hours
     answer.notes.append(
-        f"Measured by codecarbon, of the whole machine, with the mean grid of {options.country} "
+        f"Measured by codecarbon, of the whole machine, with the mean grid of {country} "
         "and nothing added for the building."
     )
     return answer
@@ -134,7 +138,8 @@ def _practice_row(name: str, least: Footprint, most: Footprint) -> Row:
 
 
 def _energy(found: Footprint) -> str:
-    return f"{found.kwh:,.1f} kWh" if found.kwh >= 1 else f"{1000 * found.kwh:.3g} Wh"
+    watt_hours = f"{1000 * found.kwh:.3g}"
+    return f"{watt_hours} Wh" if float(watt_hours) < 1000 else f"{found.kwh:,.1f} kWh"
 
 
 def _emissions(found: Footprint) -> str:

@@ -27,6 +27,9 @@ ASSUMPTIONS = (
     Assumption("bytes_per_param", "of weights that are served", positive, 2.0, "16-bit weights"),
 )  # fmt: skip
 
+#: Options that attention is counted by.
+SHAPE = ("n-layers", "width", "context")
+
 #: Years after the start that are drawn.
 N_YEARS = 10
 
@@ -50,7 +53,7 @@ def add_parser(
         "--flops", type=option(positive), help="of the run, instead of --params and --tokens"
     )
     shape = parser.add_argument_group("attention", "counted too if all three are given")
-    for name in ("n-layers", "width", "context"):
+    for name in SHAPE:
         shape.add_argument(f"--{name}", type=option(count), help="of the model")
     parser.add_argument("--device", default="a100-80gb", help="that works (%(default)s)")
     parser.add_argument("--devices", type=option(count), default=1, help="at once (%(default)s)")
@@ -112,6 +115,8 @@ def _flops(options: argparse.Namespace) -> float:
     if options.flops is not None:
         if options.tokens is not None:
             raise ValueError("expected --flops, or --params and --tokens, found both")
+        if shape := [name for name in SHAPE if getattr(options, name.replace("-", "_"))]:
+            raise ValueError(f"expected --{shape[0]} with --params and --tokens, found --flops")
         return float(options.flops)
     if options.params is None or options.tokens is None:
         raise ValueError("expected --params and --tokens, or --flops")

@@ -126,8 +126,9 @@ def answer(options: argparse.Namespace) -> Answer:
     measure = _measure(question, batch, values["memory"])
     found = measure(setup)
     others = {name: measure(own) for name, own in _modes(setup).items()}
+    beside = {name: _beside(question, own, others[name]) for name, own in _modes(setup).items()}
     fits = {
-        name: _largest(own, others[name], values["memory"]) for name, own in _modes(setup).items()
+        name: _largest(own, beside[name], values["memory"]) for name, own in _modes(setup).items()
     }
     return Answer(
         question.title,
@@ -141,7 +142,7 @@ def answer(options: argparse.Namespace) -> Answer:
             "host_bytes": found.host,
             "total_bytes": found.peak,
             "peak_moment": found.peak_moment,
-            "largest_params": _largest(setup, found, values["memory"]),
+            "largest_params": _largest(setup, _beside(question, setup, found), values["memory"]),
             "by_optimizer": {
                 name: {
                     "total_bytes": one.peak,
@@ -173,7 +174,11 @@ def _question(options: argparse.Namespace) -> _Question:
     if options.config is not None:
         model = from_config(options.config)
         title = f"{options.config.name}: {show_count(model.n_parameters)} parameters"
-        context = Choice(model.n_positions or USUAL_CONTEXT, "the model's, or usual")
+        context = (
+            Choice(model.n_positions, "the model's")
+            if model.n_positions
+            else Choice(USUAL_CONTEXT, "usual")
+        )
         return _Question(title, model, None, context=context)
     if options.params is not None:
         return _Question(f"{show_count(options.params)} parameters", n_parameters=options.params)
@@ -205,11 +210,22 @@ def _modes(setup: Setup) -> dict[str, Setup]:
     return {label: replace(setup, optimizer=own) for label, own in modes.items()}
 
 
-def _largest(setup: Setup, found: Memory, memory: int | None) -> int | None:
-    is_elsewhere = setup.placement in OFFLOADED and setup.placement in SHARDED
-    if memory is None or is_elsewhere:  # then the device's memory does not bound the model
+def _beside(question: _Question, setup: Setup, found: Memory) -> int:
+    """Return what the peak has of activations and layers, besides what a number counts."""
+    if question.model is None:
+        return 0
+    return max(0, found.peak - of_count(question.model.n_parameters, setup).peak)
+
+
+def _largest(setup: Setup, beside: int, memory: int | None) -> int | None:
+    if memory is None or _is_elsewhere(setup):  # then the device does not bound the model
         return None
-    return largest(memory, lambda n: of_count(n, setup, found.activations).peak)
+    return largest(memory, lambda n: of_count(n, setup).peak + beside)
+
+
+def _is_elsewhere(setup: Setup) -> bool:
+    """Whether all that grows with the number of parameters is in the host's memory."""
+    return setup.placement in OFFLOADED and setup.placement in SHARDED
 
 
 def _rows(found: Memory, memory: int | None) -> list[Row]:
@@ -224,7 +240,7 @@ def _rows(found: Memory, memory: int | None) -> list[Row]:
     }
     rows = [Row(name, show_bytes(value)) for name, value in kinds.items() if value]
     verdict = ""
-    if memory is not None:
+    if memory is not None and found.peak > 0:
         share = found.peak / memory
         verdict = f"{'fits' if share <= 1 else 'does not fit'}: {share:.1%} of {show_bytes(memory)}"
     at = "" if found.peak_moment == "step" else f", at the {found.peak_moment}"
@@ -242,7 +258,7 @@ def _notes(question: _Question, found: Memory, setup: Setup) -> list[str]:
     if question.model is None:
         notes.append(
             "Of a model that is only a number, states are counted as of one tensor, and "
-            "activations are left out; --config or --demo count them."
+            "activations and layers on their way are left out; --config or --demo count them."
         )
     else:
         notes.append(
