@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import optim8
@@ -386,7 +387,14 @@ def test_what_programs_keep_comes_along():
     others = params()
     other = optim8.Graft(optim8.SGD(others, momentum=0.9), optim8.AdamW(others))
     other.state["gone"] = 1
-    other.load_state_dict(optimizer.state_dict())
+    other.param_groups[0]["initial_lr"] = 0.5
+    optimizer.state[places[1]]["kept"] = torch.ones(3)
+    saved = optimizer.state_dict()
+    other.load_state_dict(saved)
+    optimizer.state[places[1]].pop("kept").zero_()
+    assert torch.equal(other.state[others[1]].pop("kept"), torch.ones(3))
+    assert other.param_groups[0]["initial_lr"] == 0.5
+    assert other.state[torch.nn.Parameter(torch.ones(3))] == {}
     for one, of in ((optimizer, places), (other, others)):
         assert one.state["global_step"] == 7
         assert {*one.state[of[0]]} == {"magnitude", "direction", "tag"}
@@ -415,11 +423,14 @@ def test_one_within_another_is_as_it_was_if_the_other_is_refused():
     step(saved, 1)
     optimizer = nested(optim8.Lion)
     step(optimizer, 2)
+    optimizer.magnitude.state["global_step"] = 7
     before = copy.deepcopy(optimizer.state_dict())
     with pytest.raises(ValueError, match=r"found states step, exp_avg_codes.*expected step"):
         optimizer.load_state_dict(saved.state_dict())
     after = optimizer.state_dict()
     assert after["param_groups"] == before["param_groups"]
+    assert optimizer.magnitude.state["global_step"] == 7
+    assert len(optimizer.magnitude._optimizer_state_dict_post_hooks) == 1
     torch.testing.assert_close(after["state"], before["state"], rtol=0, atol=0)
     step(optimizer, 1)
 
@@ -440,21 +451,29 @@ def clamp(optimizer, *_):
             p.clamp_(-0.01, 0.01)
 
 
-@pytest.mark.parametrize("how", ["hook of torch's", "hook", "subclass"])
+@pytest.mark.parametrize("how", ["torch's", "hook", "hook before", "hook of all", "subclass"])
 @pytest.mark.parametrize("place", ["magnitude", "direction"])
 def test_what_an_optimizer_does_besides_its_native_call_counts(how, place):
     p = torch.nn.Parameter(torch.zeros(5000))
     p.grad = torch.ones(5000)
-    part = {"hook of torch's": torch.optim.SGD, "hook": optim8.SGD, "subclass": Clamped}[how](
-        [p], lr=1.0
-    )
-    if how != "subclass":
-        part.register_step_post_hook(clamp)
+    cls = {"torch's": torch.optim.SGD, "subclass": Clamped}.get(how, optim8.SGD)
+    part = cls([p], lr=1.0)
+    handles = []
+    if how in ("torch's", "hook"):
+        handles.append(part.register_step_post_hook(clamp))
+    elif how == "hook before":
+        handles.append(part.register_step_pre_hook(lambda *_: [p.data.fill_(0.99)].clear()))
+    elif how == "hook of all":
+        handles.append(
+            register_optimizer_step_post_hook(lambda o, *_: clamp(o) if o is part else None)
+        )
     parts = {"magnitude": part, "direction": part}
     parts |= {({"magnitude", "direction"} - {place}).pop(): optim8.SGD([p], lr=3.0)}
     optim8.Graft(**parts, lr=1.0).step()
+    for handle in handles:
+        handle.remove()
     expected = -0.01 if place == "magnitude" else -3.0
-    torch.testing.assert_close(p.detach(), torch.full((5000,), expected))
+    torch.testing.assert_close(p.detach(), torch.full((5000,), expected), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("entries", [{"lr": "x"}, {"eps": None}])
@@ -467,3 +486,13 @@ def test_nothing_has_changed_if_its_own_numbers_are_none(entries):
     with pytest.raises(TypeError, match=f"{next(iter(entries))} is .*, expected a number"):
         optimizer.step()
     torch.testing.assert_close(optimizer.state_dict()["state"], before, rtol=0, atol=0)
+
+
+def test_state_dicts_are_of_now_where_a_part_has_loaded_another():
+    places = params()
+    optimizer = optim8.Graft(optim8.SGD(places, momentum=0.9), optim8.AdamW(places))
+    step(optimizer, 1)
+    early = copy.deepcopy(optimizer.magnitude.state_dict())
+    step(optimizer, 1)
+    optimizer.magnitude.load_state_dict(early)
+    assert optimizer.state_dict()["state"][0]["magnitude"]["step"] == 1

@@ -443,6 +443,7 @@ def test_a_class_of_the_users_own_is_no_twins_whatever_its_name():
 
 
 @pytest.mark.filterwarnings("ignore:Seems like `optimizer.step")
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # of torch's own call, in 2.4
 @pytest.mark.parametrize("kind", ["SequentialLR", "ChainedScheduler"])
 def test_schedulers_that_are_made_of_others_go_on(kind):
     """As docs/training.md says."""

@@ -630,10 +630,13 @@ def test_rows_that_change_while_they_are_read_keep_their_tensors():
 
 
 @pytest.mark.parametrize("cls", [optim8.AdamW, optim8.SGD, optim8.Muon])
-def test_a_number_of_several_elements_is_named(cls):
+@pytest.mark.parametrize(
+    "lr", [torch.tensor([0.1, 0.2]), np.array([0.1, 0.2]), torch.ones(1, device="meta")], ids=str
+)
+def test_a_number_of_several_elements_is_named(cls, lr):
     p = torch.nn.Parameter(torch.ones(80, 80))
-    with pytest.raises(ValueError, match=r"lr is tensor\(\[0.1.*expected a number"):
-        cls([{"params": [p], "lr": torch.tensor([0.1, 0.2])}])
+    with pytest.raises(ValueError, match=r"lr is (tensor|array)\(.*expected a number"):
+        cls([{"params": [p], "lr": lr}])
 
 
 def load(optimizer, **entries):

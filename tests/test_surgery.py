@@ -1,12 +1,14 @@
 """What programs do to the groups and states of a live optimizer, as torch's lets them."""
 
 import collections
+import copy
 import weakref
 
 import pytest
 import torch
 
 import optim8
+from optim8.optim import Optim8Optimizer
 from specs import needs_names, step, stepped, tensor
 
 
@@ -139,7 +141,12 @@ def test_what_programs_keep_comes_along_before_the_first_step_too(name, n_steps,
         optimizer.load_state_dict(optimizer.state_dict())
     else:
         optimizer = optim8.convert(optimizer)
-    if n_steps == 0 and name != "Adagrad":
+    [p] = optimizer.param_groups[0]["params"]
+    early = optim8.interop.to_torch_state_dict(optimizer)["state"][0]
+    assert early["tag"] == [5]
+    assert early["own"] is not optimizer.state[p]["own"]
+    if n_steps == 0 and (name != "Adagrad" or begins == "here"):
+        optimizer.state_dict()
         optimizer.param_groups[0]["block_size"] = 64  # there are no states yet
     step(optimizer, 1)
     there = optim8.interop.to_torch_state_dict(optimizer)["state"]
@@ -191,3 +198,39 @@ def test_a_users_class_takes_what_its_base_takes():
     other = Mine([p], momentum=0.5)
     other.load_state_dict(saved)
     assert other.param_groups[0]["momentum"] == 0.9
+
+
+def test_what_may_be_a_state_is_no_thing_of_a_programs():
+    optimizer, _ = stepped(optim8.AdamW, [(5000,)])
+    saved = optimizer.state_dict()
+    saved["state"][0] = {"m": torch.ones(5000), "v": torch.ones(5000)}
+    with pytest.raises(ValueError, match="parameter 0: found states m, v; expected step"):
+        optimizer.load_state_dict(saved)
+
+
+def test_no_entry_of_our_own_may_lack():
+    optimizer, _ = stepped(optim8.ScheduleFreeAdamW, [(5000,)])
+    for one in (optimizer, copy.deepcopy(optimizer)):
+        saved = one.state_dict()
+        del saved["param_groups"][0]["train_mode"]
+        with pytest.raises(ValueError, match="parameter group 0 has no train_mode"):
+            one.load_state_dict(saved)
+
+
+class AdamW(Optim8Optimizer):
+    """A user's class that extends the base class, and has torch's name."""
+
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, {**optim8.AdamW([torch.ones(1)]).defaults, "lr": lr}, {})
+
+    _check = staticmethod(optim8.AdamW._check)
+    _rule = staticmethod(optim8.AdamW._rule)
+
+
+def test_a_users_class_of_the_base_class_is_its_own():
+    optimizer, [p] = stepped(AdamW, [(5000,)])
+    torch.optim.AdamW([p]).load_state_dict(optim8.interop.to_torch_state_dict(optimizer))
+    saved = optimizer.state_dict()
+    del saved["param_groups"][0]["betas"]
+    with pytest.raises(ValueError, match="parameter group 0 has no betas"):
+        optimizer.load_state_dict(saved)

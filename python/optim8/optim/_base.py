@@ -94,6 +94,9 @@ class Optim8Optimizer(Optimizer):
 
     skipped_blocks: int
 
+    _own_keys: frozenset[str]
+    """Entries of a group that this package knows; a user's class may add some."""
+
     def __init__(self, params: ParamsT, defaults: Group, options: Options) -> None:
         check_names(type(self).__name__, options)
         defaults = {**defaults, **DEFAULTS, **options, "format_version": FORMAT_VERSION}
@@ -103,6 +106,7 @@ class Optim8Optimizer(Optimizer):
         check_options(defaults)
         self.skipped_blocks = 0
         self._given_to_all = frozenset(options)
+        self._own_keys = frozenset(defaults)
         self._notes: dict[int, _Note] = {}
         self._forms: dict[int, tuple[Any, ...]] = {}
         """The options by which the states of a parameter were made, by the parameter's id."""
@@ -390,7 +394,8 @@ class Optim8Optimizer(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         self._check_forms()
         given = [self._note(group).given for group in self.param_groups]
-        own = {name: getattr(self, name) for name in ("skipped_blocks", "_given_to_all")}
+        names = ("skipped_blocks", "_given_to_all", "_own_keys")
+        own = {name: getattr(self, name) for name in names}
         return {**super().__getstate__(), **own, "_given": given}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

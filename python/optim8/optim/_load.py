@@ -7,7 +7,6 @@ one that does not fit changes nothing.
 
 from __future__ import annotations
 
-import inspect
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
@@ -18,7 +17,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optim8 import state as states
-from optim8._classes import own_class
 from optim8.interop import bitsandbytes
 from optim8.optim._options import IMPLEMENTATION_KEYS, OPTION_KEYS, Group
 
@@ -118,9 +116,8 @@ def _group(
             f"expected {len(group['params'])}"
         )
     optional = {*IMPLEMENTATION_KEYS, *optimizer._optional_keys, *may_lack}
-    # What a user's subclass adds, state dicts of the class that it extends lack.
-    own = inspect.signature(own_class(optimizer)).parameters
-    optional.update(optimizer.defaults.keys() - own - {*OPTION_KEYS})
+    # What a user's class adds, state dicts of the class that it extends lack.
+    optional.update(optimizer.defaults.keys() - optimizer._own_keys)
     if "format_version" not in saved:
         optional.update(OPTION_KEYS)
     if missing := optimizer.defaults.keys() - saved.keys() - optional:
@@ -155,7 +152,7 @@ def _states(
     ):
         if not saved.get(key):
             continue
-        if isinstance(saved[key], Mapping) and not is_peers and not states.holds_states(saved[key]):
+        if not is_peers and _is_kept(saved[key], param):
             found[param] = states.others(saved[key], set())
             continue
         label = f"parameter {index}" + (f" ({name})" if name else "")
@@ -166,6 +163,14 @@ def _states(
             state = _with_step(state)
         found[param] = states.fit(rule, param, group, state, {**group, **saved_group}, label)
     return found
+
+
+def _is_kept(held: object, param: Tensor) -> bool:
+    """Whether there are only things of a program's, and nothing that may be a state."""
+    if not isinstance(held, Mapping) or states.holds_states(held):
+        return False
+    tensors = (value for value in held.values() if isinstance(value, Tensor))
+    return not any(tensor.shape == param.shape for tensor in tensors)
 
 
 def _are_states(value: object) -> bool:

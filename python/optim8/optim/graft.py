@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from optim8 import _native
 from optim8 import state as states
@@ -219,6 +220,11 @@ class Graft(Optimizer):
         """Return the bytes of the states of both optimizers."""
         return states.nbytes(self.magnitude.state) + states.nbytes(self.direction.state)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states and groups of the two; see `torch.optim.Optimizer.state_dict`."""
+        self._show_states()  # one may have loaded others since
+        return super().state_dict()
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load what `state_dict` returned.
 
@@ -325,12 +331,17 @@ def _split(
 
 def _is_one_call(optimizer: Optimizer) -> TypeGuard[Optim8Optimizer]:
     """Return whether a step is one native call and no more, which can do without the parameters."""
+    hooks = (
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+        _global_optimizer_pre_hooks,
+        _global_optimizer_post_hooks,
+    )
     return (
         isinstance(optimizer, Optim8Optimizer)
         and type(optimizer)._run is Optim8Optimizer._run
         and unwrap(type(optimizer).step) is unwrap(Optim8Optimizer.step)
-        and not optimizer._optimizer_step_pre_hooks
-        and not optimizer._optimizer_step_post_hooks
+        and not any(hooks)
     )
 
 

@@ -23,7 +23,7 @@ pub(crate) struct Torch {
 }
 
 /// An address that is not likely to be of memory, or an offset in some.
-const LOWEST_ADDRESS: usize = u32::MAX as usize;
+const LOWEST_ADDRESS: usize = 1 << (usize::BITS * 9 / 16); // 64 GiB, where addresses have 64 bits
 
 impl Torch {
     pub(crate) fn get(py: Python<'_>) -> PyResult<&Self> {
