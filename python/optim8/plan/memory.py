@@ -79,6 +79,11 @@ class Setup:
         """In how many parts each tensor is cut."""
         return self.n_devices if self.placement in sharding.SHARDED else 1
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether parameters are in the host's memory, with all that grows with their number."""
+        return self.placement in sharding.OFFLOADED and self.placement in sharding.SHARDED
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -255,8 +260,7 @@ def of_module(module: nn.Module, setup: Setup) -> Memory:
 def _frozen(trained: Memory, setup: Setup) -> Memory:
     """Return what is left of a parameter's memory if it is not trained."""
     parameters = trained.parameters
-    is_elsewhere = setup.placement in sharding.OFFLOADED and setup.placement in sharding.SHARDED
-    on_device, host = (0, parameters) if is_elsewhere else (parameters, 0)
+    on_device, host = (0, parameters) if setup.is_elsewhere else (parameters, 0)
     return Memory(parameters, 0, 0, 0, 0, 0, {"step": on_device}, host)
 
 
@@ -323,9 +327,7 @@ def _fixed(
     }.get(setup.placement, 3 * layer_bytes + root_bytes)
     host = 0
     if setup.placement in sharding.OFFLOADED:
-        host = gradients + master + states
-        if setup.placement in sharding.SHARDED:
-            host += parameters
+        host = gradients + master + states + (parameters if setup.is_elsewhere else 0)
     on_device = parameters + gradients + master + states - host + communication
     return Memory(
         parameters, gradients, master, states, 0, communication, {"step": on_device}, host

@@ -94,7 +94,7 @@ class Transformer:
     def __post_init__(self) -> None:
         for name in _NUMBERS:
             value, least = getattr(self, name), 0 if name == "n_positions" else 1
-            if not isinstance(value, int) or value < least:
+            if not _is_whole(value, least):
                 raise ValueError(
                     f"Invalid {name}: {value!r} (expected a whole number, {least} or more)"
                 )
@@ -206,10 +206,14 @@ def from_config(path: Path) -> Transformer:
     raise ValueError(f"{path}: unknown model_type {kind!r} (known: {known})")
 
 
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and value >= least
+
+
 def _width(config: Mapping[str, Any], *names: str) -> tuple[int, int]:
     """Return the width and the number of heads; raise unless one can be divided by the other."""
     for name in names:
-        if not isinstance(config[name], int) or config[name] < 1:
+        if not _is_whole(config[name], 1):
             raise ValueError(f"{name} is {config[name]!r} (expected a whole number, 1 or more)")
     width, n_heads = (config[name] for name in names)
     return width, n_heads

@@ -17,7 +17,7 @@ from optim8.plan.answer import Answer, Assumption, Choice, Row, add_assumptions,
 from optim8.plan.memory import Memory, Setup, largest, of_count, of_model
 from optim8.plan.model import Transformer, from_config, from_size
 from optim8.plan.quantity import count, show_bytes, show_count
-from optim8.plan.sharding import OFFLOADED, PLACEMENTS, SHARDED
+from optim8.plan.sharding import OFFLOADED, PLACEMENTS
 from optim8.plan.states import TORCH, TORCH_COUNTS_STEPS, Optimizer
 
 ATTENTIONS = ("fused", "matrix")
@@ -126,9 +126,9 @@ def answer(options: argparse.Namespace) -> Answer:
     measure = _measure(question, batch, values["memory"])
     found = measure(setup)
     others = {name: measure(own) for name, own in _modes(setup).items()}
-    beside = {name: _beside(question, own, others[name]) for name, own in _modes(setup).items()}
     fits = {
-        name: _largest(own, beside[name], values["memory"]) for name, own in _modes(setup).items()
+        name: _largest(question, own, others[name], values["memory"])
+        for name, own in _modes(setup).items()
     }
     return Answer(
         question.title,
@@ -142,7 +142,7 @@ def answer(options: argparse.Namespace) -> Answer:
             "host_bytes": found.host,
             "total_bytes": found.peak,
             "peak_moment": found.peak_moment,
-            "largest_params": _largest(setup, _beside(question, setup, found), values["memory"]),
+            "largest_params": _largest(question, setup, found, values["memory"]),
             "by_optimizer": {
                 name: {
                     "total_bytes": one.peak,
@@ -210,22 +210,13 @@ def _modes(setup: Setup) -> dict[str, Setup]:
     return {label: replace(setup, optimizer=own) for label, own in modes.items()}
 
 
-def _beside(question: _Question, setup: Setup, found: Memory) -> int:
-    """Return what the peak has of activations and layers, besides what a number counts."""
-    if question.model is None:
-        return 0
-    return max(0, found.peak - of_count(question.model.n_parameters, setup).peak)
-
-
-def _largest(setup: Setup, beside: int, memory: int | None) -> int | None:
-    if memory is None or _is_elsewhere(setup):  # then the device does not bound the model
+def _largest(question: _Question, setup: Setup, found: Memory, memory: int | None) -> int | None:
+    if memory is None or setup.is_elsewhere:  # then the device's memory does not bound the model
         return None
+    beside = 0  # what the peak has of activations and layers, which a number does not count
+    if question.model is not None:
+        beside = max(0, found.peak - of_count(question.model.n_parameters, setup).peak)
     return largest(memory, lambda n: of_count(n, setup).peak + beside)
-
-
-def _is_elsewhere(setup: Setup) -> bool:
-    """Whether all that grows with the number of parameters is in the host's memory."""
-    return setup.placement in OFFLOADED and setup.placement in SHARDED
 
 
 def _rows(found: Memory, memory: int | None) -> list[Row]:
