@@ -113,7 +113,7 @@ fn step_with(
 }
 
 fn n_params(groups: &[StepGroup]) -> usize {
-    groups.iter().map(StepGroup::len).sum()
+    groups.iter().map(StepGroup::n_params).sum()
 }
 
 /// Passes over some of the jobs, by their indices. Returns what came of each: sums are made of those

@@ -95,15 +95,8 @@ impl StepGroup {
     }
 
     /// How many parameters there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn n_params(&self) -> usize {
         self.rows.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
     }
 
     /// All parameters.

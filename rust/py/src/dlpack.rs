@@ -60,9 +60,7 @@ impl Exchange {
         // SAFETY: an object of this class, or of one made from it, has these words (see `of`), and
         // nothing writes to them while we hold the interpreter.
         let words = unsafe { object.add(1).cast::<[*const u8; N_WORDS]>().read() };
-        for address in words {
-            (0..N_LINES).for_each(|line| prefetch(address.wrapping_add(line * LINE)));
-        }
+        words.into_iter().for_each(|address| prefetch(address, N_BYTES));
     }
 
     /// Describes a tensor, if the class can and we can use it: not one that is sparse, on another
@@ -96,11 +94,8 @@ impl Exchange {
 /// Words of an object of torch's class, one of which says where the tensor's own structure lies.
 const N_WORDS: usize = 2;
 
-/// Cache lines of that structure.
-const N_LINES: usize = 3;
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
+/// Bytes of that structure, about.
+const N_BYTES: usize = 192;
 
 const NAME: Option<&core::ffi::CStr> = Some(c"dlpack_exchange_api");
 

@@ -60,13 +60,11 @@ pub(crate) fn check_step(groups: &Bound<'_, PyList>) -> PyResult<()> {
     optim8_core::check_step(&groups).map_err(to_python)
 }
 
-/// Groups, and the rows that keep their tensors alive: lists may change while we look at what is in them.
+/// Groups, and the rows of each, which keep their tensors alive.
 type Groups<'py> = (Vec<StepGroup>, Vec<Bound<'py, PyTuple>>);
 
 fn step_groups<'py>(groups: &Bound<'py, PyList>) -> PyResult<Groups<'py>> {
-    let mut rows = vec![];
-    let groups: PyResult<_> = groups.iter().map(|group| step_group(&group, &mut rows)).collect();
-    Ok((groups?, rows))
+    groups.iter().map(|group| step_group(&group)).collect()
 }
 
 /// The sum of the squares of all finite elements of all gradients, by the indices of their parameters.
@@ -88,21 +86,20 @@ pub(crate) fn sum_of_squares(
 }
 
 /// (rule, hyperparameters, options, rows of tensors)
-fn step_group<'py>(
-    group: &Bound<'py, PyAny>,
-    held: &mut Vec<Bound<'py, PyTuple>>,
-) -> PyResult<StepGroup> {
+fn step_group<'py>(group: &Bound<'py, PyAny>) -> PyResult<(StepGroup, Bound<'py, PyTuple>)> {
     let (rule, hyper, options, rows): (
         Bound<'_, PyAny>,
         Bound<'_, PyDict>,
         Bound<'_, PyDict>,
-        Bound<'_, PyList>,
+        Bound<'py, PyList>,
     ) = group.extract()?;
     let rule = RuleEntry::named(rule.extract()?).map_err(to_python)?;
     let (hyper, options) = (step_hyper(rule, &hyper)?, step_options(&options)?);
     let mut group = StepGroup::new(rule, hyper, options).map_err(to_python)?;
-    put_rows(&mut group, rule, &rows, held)?;
-    Ok(group)
+    // The list may change while we look at what is in it.
+    let rows = rows.to_tuple();
+    put_rows(&mut group, rule, &rows)?;
+    Ok((group, rows))
 }
 
 fn step_hyper(rule: &RuleEntry, hyper: &Bound<'_, PyDict>) -> PyResult<Vec<f64>> {
@@ -139,26 +136,20 @@ fn item<'py>(dict: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny
 /// How many parameters before it is described, the tensors of one are asked for.
 const N_AHEAD: usize = 2;
 
-/// Puts parameters into a group, from a list of (index, parameter, gradient, step, the rule's scalars ...,
+/// Puts parameters into a group, from rows of (index, parameter, gradient, step, the rule's scalars ...,
 /// states ...).
-fn put_rows<'py>(
-    group: &mut StepGroup,
-    rule: &RuleEntry,
-    rows: &Bound<'py, PyList>,
-    held: &mut Vec<Bound<'py, PyTuple>>,
-) -> PyResult<()> {
+fn put_rows(group: &mut StepGroup, rule: &RuleEntry, rows: &Bound<'_, PyTuple>) -> PyResult<()> {
     let torch = Torch::get(rows.py())?;
     let [full, quantized] = [false, true].map(|quantized| names(rule, quantized));
     group.reserve(rows.len());
-    held.reserve(rows.len());
     let mut tensors = vec![];
-    for (at, row) in rows.iter().enumerate() {
+    for (at, row) in rows.iter_borrowed().enumerate() {
         if at + N_AHEAD < rows.len()
-            && let Ok(ahead) = rows.get_item(at + N_AHEAD)?.cast::<PyTuple>()
+            && let Ok(ahead) = rows.get_borrowed_item(at + N_AHEAD)?.cast::<PyTuple>()
         {
             torch.prefetch(ahead.iter_borrowed());
         }
-        let row = row.cast_into::<PyTuple>()?;
+        let row = row.cast::<PyTuple>()?;
         let index = row.get_borrowed_item(0)?.extract()?;
         let names = if row.len() == 3 + quantized.len() { &quantized } else { &full };
         // With another number of states than the rule has, which one is which is not known; the core will
@@ -177,7 +168,6 @@ fn put_rows<'py>(
             tensors.push(described?);
         }
         group.push(index, &mut tensors).map_err(to_python)?;
-        held.push(row);
     }
     Ok(())
 }

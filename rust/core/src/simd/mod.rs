@@ -90,16 +90,10 @@ pub(crate) fn pairs_mut<T>(slice: &mut [T]) -> &mut [[[T; GROUP]; 2]] {
 /// How far ahead memory is asked for, in elements.
 const AHEAD: usize = 1024;
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
 /// Asks for the cache lines of two groups some way ahead of these.
 #[inline(always)]
 pub(crate) fn prefetch_ahead<T>(pair: &[[T; GROUP]; 2]) {
-    let ahead = pair.as_ptr().cast::<T>().wrapping_add(AHEAD).cast::<u8>();
-    for line in 0..size_of::<[T; PAIR]>().div_ceil(LINE) {
-        prefetch(ahead.wrapping_add(line * LINE));
-    }
+    prefetch(pair.as_ptr().cast::<T>().wrapping_add(AHEAD), size_of::<[T; PAIR]>());
 }
 
 /// 256 values to look up, whole and as bytes: instruction sets differ in what is quicker.

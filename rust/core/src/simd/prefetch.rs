@@ -1,9 +1,19 @@
 //! Asking for memory before it is needed.
 
-/// Asks for the cache line at `address`, which may be any address at all: nothing is read that a program
-/// could see, and nothing faults.
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Asks for the cache lines of so many bytes from `address` on, which may be any address at all: nothing is
+/// read that a program could see, and nothing faults.
 #[inline(always)]
-pub fn prefetch<T>(address: *const T) {
+pub fn prefetch<T>(address: *const T, n_bytes: usize) {
+    for line in 0..n_bytes.div_ceil(LINE) {
+        prefetch_line(address.cast::<u8>().wrapping_add(line * LINE));
+    }
+}
+
+#[inline(always)]
+fn prefetch_line(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every processor of this architecture has the instruction, and as it says above.
     unsafe {
