@@ -14,7 +14,6 @@ use crate::pool::{self, Threads};
 use crate::simd::Level;
 use crate::step::Outcome;
 use crate::tensor::Tensor;
-use core::ops::Range;
 use std::sync::OnceLock;
 
 /// Below this many elements for each thread, waking a thread costs more than it saves.
@@ -126,11 +125,14 @@ fn pass_over(
     n_threads: usize,
 ) -> Vec<Outcome> {
     let plan = Plan::new(indices.iter().map(|&i| jobs[i].layout).collect());
-    let chunks = gather(&plan, n_threads, |at, blocks| {
-        let i = indices[at];
+    let chunks = gather(&plan, n_threads, |chunk| {
+        let (at, blocks) = plan.chunk(chunk);
+        // A thread takes neighbours, in their order. After the last one it does not matter.
+        let (at_next, after) = plan.chunk((chunk + 1).min(plan.n_chunks() - 1));
+        let (i, next) = (indices[at], (&jobs[indices[at_next]], after.start));
         // SAFETY: the job has been checked; chunks are disjoint ranges of its blocks, and no
         // tensor that is written shares memory with another.
-        (at, unsafe { rules[i].run(pass, &jobs[i], blocks) })
+        (at, unsafe { rules[i].run(pass, &jobs[i], blocks, next) })
     });
     let mut outcomes = vec![Outcome::default(); indices.len()];
     for (at, chunk) in chunks {
@@ -174,7 +176,8 @@ pub fn sum_of_squares(tensors: &[Tensor], n_threads: usize) -> Result<f64> {
     });
     let layouts: Vec<_> = layouts.collect::<Result<_>>()?;
     let plan = Plan::new(layouts.clone());
-    let parts = gather(&plan, n_threads, |index, blocks| {
+    let parts = gather(&plan, n_threads, |chunk| {
+        let (index, blocks) = plan.chunk(chunk);
         let (tensor, elements) = (&tensors[index], layouts[index].elements(blocks));
         // SAFETY: the dtype chooses the type; nothing is written.
         unsafe {
@@ -233,7 +236,9 @@ pub fn quantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
 
 fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
     let level = Level::best()?;
-    run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
+    let plan = Plan::new(vec![layout]);
+    run(&plan, n_threads, &|chunk| {
+        let (_, blocks) = plan.chunk(chunk);
         let elements = layout.elements(blocks.clone());
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
         // blocks, and codes and scales share memory with nothing.
@@ -270,7 +275,9 @@ pub fn dequantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
 
 fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
     let level = Level::best()?;
-    run(&Plan::new(vec![layout]), n_threads, |_, blocks| {
+    let plan = Plan::new(vec![layout]);
+    run(&plan, n_threads, &|chunk| {
+        let (_, blocks) = plan.chunk(chunk);
         let elements = layout.elements(blocks.clone());
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
         // blocks, and the values share memory with nothing.
@@ -312,30 +319,22 @@ fn check_call(call: &QuantizeCall, values_written: bool) -> Result<Layout> {
     Ok(layout)
 }
 
-/// Calls `f` with the tensor and the blocks of every chunk, in parallel if it is worth it.
-fn run(plan: &Plan, n_threads: usize, f: impl Fn(usize, Range<usize>) + Sync) {
-    run_chunks(plan, n_threads, &|chunk| {
-        let (tensor, blocks) = plan.chunk(chunk);
-        f(tensor, blocks);
-    });
+/// Calls `task` with the number of every chunk, in parallel if it is worth it.
+fn run(plan: &Plan, n_threads: usize, task: &(dyn Fn(usize) + Sync)) {
+    let worth = plan.n_elements() / MIN_ELEMENTS_PER_THREAD;
+    pool::run(plan.n_chunks(), Threads { allowed: n_threads, worth }, task);
 }
 
-/// As [`run`]; returns what `f` did, in the order of the chunks, whoever computed them.
+/// As [`run`]; returns what `task` did, in the order of the chunks, whoever computed them.
 fn gather<T: Send + Sync>(
     plan: &Plan,
     n_threads: usize,
-    f: impl Fn(usize, Range<usize>) -> T + Sync,
+    task: impl Fn(usize) -> T + Sync,
 ) -> Vec<T> {
     let parts: Vec<OnceLock<T>> = (0..plan.n_chunks()).map(|_| OnceLock::new()).collect();
-    run_chunks(plan, n_threads, &|chunk| {
-        let (tensor, blocks) = plan.chunk(chunk);
-        let first = parts[chunk].set(f(tensor, blocks));
+    run(plan, n_threads, &|chunk| {
+        let first = parts[chunk].set(task(chunk));
         assert!(first.is_ok(), "a chunk is done once");
     });
     parts.into_iter().filter_map(OnceLock::into_inner).collect()
-}
-
-fn run_chunks(plan: &Plan, n_threads: usize, task: &(dyn Fn(usize) + Sync)) {
-    let worth = plan.n_elements() / MIN_ELEMENTS_PER_THREAD;
-    pool::run(plan.n_chunks(), Threads { allowed: n_threads, worth }, task);
 }

@@ -5,7 +5,7 @@ use crate::format::{Codec, DecodeBlocks, EncodeBlocks};
 use crate::layout::Layout;
 use crate::real::Real;
 use crate::rounding::Rounding;
-use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, pairs, prefetch_ahead};
+use crate::simd::{Ahead, Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, pairs};
 use core::ops::Range;
 
 /// Elements that are decoded, updated and encoded together, if their blocks are not larger: few enough to
@@ -61,10 +61,11 @@ impl<'a> Scratch<'a> {
         group: usize,
         values: &[E],
         signed: bool,
+        ahead: Ahead,
     ) -> u32 {
         let mut peak = simd.splat_i32(0);
-        for pair in pairs(values) {
-            prefetch_ahead(pair);
+        for pair in 0..values.len() / PAIR {
+            ahead.ask(pair);
         }
         let (whole, rest) = values.as_chunks::<GROUP>();
         let to = &mut self.pairs.as_flattened_mut()[group..];
@@ -110,16 +111,20 @@ impl<'a> Scratch<'a> {
         signed: bool,
         scales: &[f32],
         codes: &[u8],
+        ahead: Ahead,
     ) {
         let (block_size, whole) = (self.block_size, pairs(codes));
         let values = &mut *self.pairs;
-        codec.decode(level, DecodeBlocks { codes: whole, block_size, scales, values, signed });
+        codec.decode(
+            level,
+            DecodeBlocks { codes: whole, block_size, scales, values, signed, ahead },
+        );
         let rest = &codes[whole.len() * PAIR..];
         if let (Some(&last), Some(scale)) = (rest.last(), scales.last()) {
             let codes: [u8; PAIR] = padded(rest, last);
             let (codes, scales) = (pairs(&codes), core::slice::from_ref(scale));
-            let values = &mut self.pairs[whole.len()..];
-            codec.decode(level, DecodeBlocks { codes, block_size, scales, values, signed });
+            let (values, ahead) = (&mut self.pairs[whole.len()..], Ahead::NOTHING);
+            codec.decode(level, DecodeBlocks { codes, block_size, scales, values, signed, ahead });
         }
     }
 
@@ -137,6 +142,7 @@ impl<'a> Scratch<'a> {
         peaks: &[u32],
         codes: &mut [u8],
         scales: &mut [f32],
+        ahead: Ahead,
     ) {
         let mut inverse_scales = [0.0; MAX_BLOCKS];
         let inverse_scales = &mut inverse_scales[..peaks.len()];
@@ -149,7 +155,7 @@ impl<'a> Scratch<'a> {
         let (values, block_size) = (&*self.pairs, self.block_size);
         codec.encode(
             level,
-            EncodeBlocks { values, block_size, inverse_scales, codes, signed, rounding },
+            EncodeBlocks { values, block_size, inverse_scales, codes, signed, rounding, ahead },
         );
     }
 
@@ -212,12 +218,16 @@ impl<E: Element> Kernel for QuantizeBlocks<'_, E> {
         let mut scratch = Scratch::new(&mut memory, block_size);
         for (indices, elements) in layout.batches(blocks, blocks_in_batch(block_size)) {
             let mut peaks = [0; MAX_BLOCKS];
+            let ahead = Ahead::of(values, elements.start, values.as_ptr_range().end.cast());
             for (block, values) in values[elements.clone()].chunks(block_size).enumerate() {
-                peaks[block] = scratch.load(simd, block * (block_size / GROUP), values, signed);
+                let (group, ahead) =
+                    (block * (block_size / GROUP), ahead.skip(block * (block_size / PAIR)));
+                peaks[block] = scratch.load(simd, group, values, signed, ahead);
             }
             let peaks = &peaks[..indices.len()];
             let (codes, scales) = (&mut codes[elements], &mut scales[indices]);
-            scratch.encode(level, codec, signed, Rounding::Nearest, peaks, codes, scales);
+            let (rounding, ahead) = (Rounding::Nearest, Ahead::NOTHING);
+            scratch.encode(level, codec, signed, rounding, peaks, codes, scales, ahead);
         }
     }
 }
@@ -244,7 +254,9 @@ impl<E: Element> Kernel for DequantizeBlocks<'_, E> {
         let mut memory = Scratch::memory(1, block_size, values.len());
         let mut scratch = Scratch::new(&mut memory, block_size);
         for (indices, elements) in layout.batches(blocks, blocks_in_batch(block_size)) {
-            scratch.decode(level, codec, signed, &scales[indices], &codes[elements.clone()]);
+            let ahead = Ahead::of(codes, elements.start, codes.as_ptr_range().end);
+            let (scales, now) = (&scales[indices], &codes[elements.clone()]);
+            scratch.decode(level, codec, signed, scales, now, ahead);
             scratch.store(simd, &mut values[elements]);
         }
     }

@@ -20,8 +20,8 @@ use crate::format::Codec;
 use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};
 use crate::rule::{Kind, Rule};
-use crate::simd::{GROUP, Kernel, Level, PAIR, Simd, pairs};
-use crate::update::{Part, StatePart, Sums, Tail, for_each_state, update_blocks};
+use crate::simd::{Ahead, GROUP, Kernel, Level, PAIR, Simd, pairs};
+use crate::update::{Part, StatePart, Sums, Tail, for_each_state, n_coded, update_blocks};
 use core::ops::{AddAssign, Range};
 
 /// How the blocks of a group of tensors are treated.
@@ -72,6 +72,15 @@ impl AddAssign for Outcome {
     }
 }
 
+/// Where the elements lie that will be wanted after those of some blocks: to be asked for, and no more.
+#[derive(Clone, Copy)]
+pub(crate) struct Next<const N: usize> {
+    pub(crate) param: *const u8,
+    pub(crate) grad: *const u8,
+    /// Of states that are quantized, the codes.
+    pub(crate) states: [*const u8; N],
+}
+
 /// Consecutive blocks of one tensor, to be passed over by a rule. All slices begin at the first of them.
 pub(crate) struct StepBlocks<'a, R, E: Element, const N: usize> {
     pub(crate) level: Level,
@@ -83,6 +92,7 @@ pub(crate) struct StepBlocks<'a, R, E: Element, const N: usize> {
     pub(crate) grad: &'a [E],
     pub(crate) states: [StateBlocks<'a, E>; N],
     pub(crate) effect: Effect,
+    pub(crate) next: Next<N>,
 }
 
 /// The forms of a pass, each compiled for itself: a step, or (`MEASURE`) the sums that the rule needs
@@ -120,6 +130,8 @@ where
         let layout = step.layout;
         for (indices, elements) in layout.batches(step.blocks.clone(), n_most) {
             let first_block = step.blocks.start + indices.start;
+            let param_ahead = Ahead::of(step.param, elements.start, step.next.param);
+            let grad_ahead = Ahead::of(step.grad, elements.start, step.next.grad);
             let grad = &step.grad[elements.clone()];
             if step.options.skip_nonfinite && !grad.iter().all(|&value| fits(value, QUANTIZED)) {
                 outcome.skipped += 1;
@@ -132,15 +144,16 @@ where
             let mut states = [const { StatePart::NONE }; N];
             let mut from = step.states.iter_mut().zip(fresh.iter_mut()).zip(&mut rooms.states);
             for_each_state!(i of N {
-                let part = &mut states[i];
+                let (part, next) = (&mut states[i], step.next.states[i]);
                 match from.next() {
                     Some(((StateBlocks::Quantized { codes, scales, .. }, fresh), _)) => {
                         let (codec, signed) = (&step.options.codec, is_signed::<R, N>(i));
+                        let ahead = Ahead::of(codes, elements.start, next);
                         let (codes, scales) = (&codes[elements.clone()], &scales[indices.clone()]);
                         if in_loop {
-                            (part.codes, part.scales) = (pairs(codes), scales);
+                            (part.codes, part.scales, part.ahead) = (pairs(codes), scales, ahead);
                         } else {
-                            fresh.decode(step.level, codec, signed, scales, codes);
+                            fresh.decode(step.level, codec, signed, scales, codes, ahead);
                         }
                         part.fresh = fresh.pairs_mut();
                     }
@@ -148,12 +161,13 @@ where
                         part.full = room.of(&mut full[elements.clone()]);
                     }
                     Some(((StateBlocks::Copy(copy), _), (_, room))) => {
+                        part.ahead = Ahead::of(copy, elements.start, next);
                         part.copy = room.of(&mut copy[elements.clone()]);
                     }
                     None => {}
                 }
             });
-            let part = Part { param, grad, states };
+            let part = Part { param, grad, states, param_ahead, grad_ahead };
             let mut sums: Sums<E::Compute> = [[E::Compute::default(); GROUP]; 2];
             if in_loop {
                 update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(
@@ -179,7 +193,7 @@ where
             }
             outcome.squared_length += rooms.apply(step.level, target);
             if effect.writes_states() {
-                step.encode(&mut fresh, first_block, indices, elements, &peaks);
+                step.encode(&mut fresh, first_block, indices, elements, &peaks, grad_ahead);
             }
         }
         outcome
@@ -200,7 +214,9 @@ where
         indices: Range<usize>,
         elements: Range<usize>,
         peaks: &[[u32; MAX_BLOCKS]; N],
+        grad_ahead: Ahead,
     ) {
+        let (n_coded, n_pairs) = (n_coded::<R, N>().max(1), elements.len() / PAIR);
         for (i, state) in self.states.iter_mut().enumerate() {
             if let StateBlocks::Quantized { codes, scales, stream } = state {
                 let rounding = match *stream {
@@ -210,7 +226,8 @@ where
                 let (codec, signed) = (&self.options.codec, is_signed::<R, N>(i));
                 let (codes, scales) = (&mut codes[elements.clone()], &mut scales[indices.clone()]);
                 let peaks = &peaks[i][..indices.len()];
-                fresh[i].encode(self.level, codec, signed, rounding, peaks, codes, scales);
+                let ahead = grad_ahead.share(i.min(n_coded - 1), n_coded, n_pairs);
+                fresh[i].encode(self.level, codec, signed, rounding, peaks, codes, scales, ahead);
             }
         }
     }

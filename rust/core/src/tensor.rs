@@ -191,6 +191,11 @@ impl Tensor {
         Ok(())
     }
 
+    /// Where an element lies, if the tensor is contiguous, and else somewhere.
+    pub(crate) fn address_of(&self, element: usize) -> *const u8 {
+        self.data.wrapping_add(element * self.dtype.size())
+    }
+
     /// The addresses from the first byte to the last.
     pub(crate) fn addresses(&self) -> Range<usize> {
         // One of no elements is contiguous.

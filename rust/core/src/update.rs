@@ -13,13 +13,14 @@
 //!
 //! A step is bound by memory once the arithmetic is fast, and then the processor's own prefetching
 //! of five to seven interleaved streams is not enough: asking for all of them a few blocks ahead was
-//! the largest gain of all.
+//! the largest gain of all (`simd/prefetch.rs`). Gradients are asked for while states are encoded, where
+//! they are.
 
 use crate::block::{MAX_BLOCKS, magnitude_bits};
 use crate::decoding::Decoding;
 use crate::element::{Compute, Element, Lanes};
 use crate::rule::{Kind, Rule};
-use crate::simd::{Aligned, GROUP, PAIR, Pair, Simd, pairs, pairs_mut, prefetch_ahead, vectors};
+use crate::simd::{Ahead, Aligned, GROUP, PAIR, Pair, Simd, pairs, pairs_mut, vectors};
 use core::ops::Range;
 
 /// Elements of a turn.
@@ -49,11 +50,23 @@ macro_rules! for_each_state {
 }
 pub(crate) use for_each_state;
 
-/// Consecutive elements of one block.
+/// How many states of a rule are encoded after an update, if states are quantized.
+pub(crate) const fn n_coded<R: Rule<N>, const N: usize>() -> usize {
+    let (mut count, mut i) = (0, 0);
+    while i < N {
+        count += !matches!(R::STATES[i].kind, Kind::Copy) as usize;
+        i += 1;
+    }
+    count
+}
+
+/// Consecutive elements of one block, and what to ask for while they are updated.
 pub(crate) struct Part<'a, E: Element, const N: usize> {
     pub(crate) param: &'a mut [E],
     pub(crate) grad: &'a [E],
     pub(crate) states: [StatePart<'a, E>; N],
+    pub(crate) param_ahead: Ahead,
+    pub(crate) grad_ahead: Ahead,
 }
 
 /// One state of these elements. What a state does not have is empty.
@@ -66,12 +79,20 @@ pub(crate) struct StatePart<'a, E: Element> {
     pub(crate) scales: &'a [f32],
     pub(crate) full: &'a mut [E::Compute],
     pub(crate) copy: &'a mut [E],
+    /// What to ask for meanwhile.
+    pub(crate) ahead: Ahead,
 }
 
 impl<E: Element> StatePart<'_, E> {
     /// Of no elements.
-    pub(crate) const NONE: Self =
-        Self { fresh: nothing(), codes: &[], scales: &[], full: nothing(), copy: nothing() };
+    pub(crate) const NONE: Self = Self {
+        fresh: nothing(),
+        codes: &[],
+        scales: &[],
+        full: nothing(),
+        copy: nothing(),
+        ahead: Ahead::NOTHING,
+    };
 }
 
 /// A [`StatePart`], turn by turn. All that it has is of one length, which is that of the loop: so nothing
@@ -82,11 +103,18 @@ struct Turns<'a, E: Element> {
     scales: &'a [f32],
     full: &'a mut [[[E::Compute; GROUP]; 2]],
     copy: &'a mut [[[E; GROUP]; 2]],
+    ahead: Ahead,
 }
 
 impl<'a, E: Element> Turns<'a, E> {
-    const NONE: Self =
-        Self { fresh: nothing(), codes: &[], scales: &[], full: nothing(), copy: nothing() };
+    const NONE: Self = Self {
+        fresh: nothing(),
+        codes: &[],
+        scales: &[],
+        full: nothing(),
+        copy: nothing(),
+        ahead: Ahead::NOTHING,
+    };
 
     #[inline(always)]
     fn of(
@@ -96,7 +124,7 @@ impl<'a, E: Element> Turns<'a, E> {
         in_loop: bool,
         n_turns: usize,
     ) -> Self {
-        let mut turns = Self { scales: part.scales, ..Self::NONE };
+        let mut turns = Self { scales: part.scales, ahead: part.ahead, ..Self::NONE };
         match (kind, quantized) {
             (Kind::Copy, _) => turns.copy = &mut pairs_mut(part.copy)[..n_turns],
             (_, false) => turns.full = &mut pairs_mut(part.full)[..n_turns],
@@ -120,22 +148,31 @@ impl<E: Element, const N: usize> Part<'_, E, N> {
         &mut self,
         elements: Range<usize>,
     ) -> Part<'_, E, N> {
+        let n_before = elements.start / TURN;
         let mut states = [const { StatePart::NONE }; N];
         let mut from = self.states.iter_mut();
         for_each_state!(i of N {
             let part = &mut states[i];
-            match (R::STATES[i].kind, QUANTIZED, from.next()) {
-                (_, _, None) => {}
-                (Kind::Copy, _, Some(from)) => part.copy = &mut from.copy[elements.clone()],
-                (_, false, Some(from)) => part.full = &mut from.full[elements.clone()],
-                (_, true, Some(from)) => {
-                    part.fresh = &mut from.fresh[elements.start / TURN..];
-                    // Where there are any, the turns are whole, and these are all of them.
-                    (part.codes, part.scales) = (from.codes, from.scales);
+            if let Some(from) = from.next() {
+                part.ahead = from.ahead.skip(n_before);
+                match (R::STATES[i].kind, QUANTIZED) {
+                    (Kind::Copy, _) => part.copy = &mut from.copy[elements.clone()],
+                    (_, false) => part.full = &mut from.full[elements.clone()],
+                    (_, true) => {
+                        part.fresh = &mut from.fresh[n_before..];
+                        // Where there are any, the turns are whole, and these are all of them.
+                        (part.codes, part.scales) = (from.codes, from.scales);
+                    }
                 }
             }
         });
-        Part { param: &mut self.param[elements.clone()], grad: &self.grad[elements], states }
+        Part {
+            param: &mut self.param[elements.clone()],
+            grad: &self.grad[elements],
+            states,
+            param_ahead: self.param_ahead.skip(n_before),
+            grad_ahead: self.grad_ahead.skip(n_before),
+        }
     }
 }
 
@@ -266,6 +303,7 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
     D: Decoding<S>,
 {
     let (params, grads) = (pairs_mut(part.param), pairs(part.grad));
+    let (param_ahead, grad_ahead) = (part.param_ahead, part.grad_ahead);
     let n_turns = params.len();
     let grads = &grads[..n_turns];
     let mut states = [const { Turns::NONE }; N];
@@ -278,14 +316,16 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
     let mut scales = [simd.splat(0.0); N];
     for turn in 0..n_turns {
         let (param, grad) = (&mut params[turn], &grads[turn]);
-        prefetch_ahead(param);
-        prefetch_ahead(grad);
+        param_ahead.ask(turn);
+        if !QUANTIZED || MEASURE || n_coded::<R, N>() == 0 {
+            grad_ahead.ask(turn);
+        }
         let block_begins = peaks.n_left == peaks.turns_per_block;
         for_each_state!(i of N {
             if R::STATES[i].kind == Kind::Copy {
-                prefetch_ahead(&states[i].copy[turn]);
+                states[i].ahead.ask(turn);
             } else if QUANTIZED && D::IN_LOOP {
-                prefetch_ahead(&states[i].codes[turn]);
+                states[i].ahead.ask(turn);
                 if block_begins {
                     scales[i] = simd.splat(states[i].scales[peaks.n_blocks]);
                 }
@@ -411,7 +451,7 @@ impl<E: Element, const N: usize> Tail<E, N> {
             repeat_last(state.copy, &mut tail.copy);
             StatePart { full: &mut tail.full, copy: &mut tail.copy, ..state }
         });
-        Part { param: &mut self.param, grad: &self.grad, states }
+        Part { param: &mut self.param, grad: &self.grad, states, ..part }
     }
 
     /// Writes what was updated to where it was taken from.

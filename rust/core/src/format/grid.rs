@@ -184,7 +184,8 @@ impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let EncodeBlocks { values, block_size, inverse_scales, codes, rounding, .. } = self.blocks;
+        let EncodeBlocks { values, block_size, inverse_scales, codes, rounding, ahead, .. } =
+            self.blocks;
         let mut encoder = Encoder::<S, G, SIGNED, NEAREST> {
             simd,
             constants: G::constants(simd, SIGNED, NEAREST),
@@ -196,6 +197,7 @@ impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel
         let whole = pairs_mut(whole.as_flattened_mut());
         let n_whole = whole.len();
         for (pair, (codes, values)) in whole.iter_mut().zip(*values).enumerate() {
+            ahead.ask(pair);
             let within = encoder.go_to(pair, log_pairs, inverse_scales, *rounding);
             encoder.encode(within, values, codes);
         }

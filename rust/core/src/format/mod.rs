@@ -22,7 +22,7 @@ pub(crate) use minifloat::FromBits;
 
 use crate::error::{Error, Result};
 use crate::rounding::Rounding;
-use crate::simd::{GROUP, Kernel, Level, PAIR, Pair, Simd, Table, prefetch_ahead};
+use crate::simd::{Ahead, GROUP, Kernel, Level, PAIR, Pair, Simd, Table};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
@@ -54,6 +54,8 @@ pub(crate) struct DecodeBlocks<'a> {
     pub(crate) values: &'a mut [Pair<f32>],
     /// Which of the codec's codebooks.
     pub(crate) signed: bool,
+    /// What to ask for meanwhile.
+    pub(crate) ahead: Ahead,
 }
 
 /// Blocks of values to be encoded, one after the other in memory.
@@ -70,6 +72,8 @@ pub(crate) struct EncodeBlocks<'a> {
     pub(crate) signed: bool,
     /// How values between two codes are rounded.
     pub(crate) rounding: Rounding,
+    /// What to ask for meanwhile.
+    pub(crate) ahead: Ahead,
 }
 
 /// How codes become values.
@@ -92,10 +96,10 @@ impl<S: Simd> Decoder<S> for LookUp<'_> {
 /// Decodes blocks with a decoder.
 #[inline(always)]
 fn decode_blocks<S: Simd>(simd: S, decoder: impl Decoder<S>, blocks: &mut DecodeBlocks<'_>) {
-    let DecodeBlocks { codes, block_size, scales, values, .. } = blocks;
+    let DecodeBlocks { codes, block_size, scales, values, ahead, .. } = blocks;
     let log_pairs = block_size.div_ceil(PAIR).ilog2();
     for (pair, (codes, values)) in codes.iter().zip(&mut **values).enumerate() {
-        prefetch_ahead(codes);
+        ahead.ask(pair);
         decoder.decode(simd, simd.splat(scales[pair >> log_pairs]), codes, values);
     }
 }

@@ -6,7 +6,7 @@ use crate::block::QuantizeBlocks;
 use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};
 use crate::simd::tests::levels_under_test;
-use crate::simd::{Aligned, GROUP, Level, PAIR};
+use crate::simd::{Ahead, Aligned, GROUP, Level, PAIR};
 use proptest::prelude::*;
 
 /// Encodes to nearest a block whose scale is 1.
@@ -30,6 +30,7 @@ fn encode(
         codes: &mut codes,
         signed,
         rounding,
+        ahead: Ahead::NOTHING,
     };
     codec.encode(level, blocks);
     codes

@@ -14,7 +14,7 @@ use crate::layout::Layout;
 use crate::rounding::Stream;
 use crate::rule::{Kind, Rule};
 use crate::simd::Level;
-use crate::step::{Form, Options, Outcome, StateBlocks, StepBlocks};
+use crate::step::{Form, Next, Options, Outcome, StateBlocks, StepBlocks};
 use crate::tensor::Tensor;
 use crate::wide::{round, widened};
 use core::ops::Range;
@@ -37,6 +37,22 @@ pub(crate) struct Job<'a> {
     pub(crate) step: u64,
 }
 
+impl Job<'_> {
+    /// Where a block and what follows it lie. Tensors that the job does not have are nowhere.
+    fn place<const N: usize>(&self, block: usize) -> Next<N> {
+        let element = self.layout.block(block).start;
+        // Scales are fewer.
+        let has_all = |state: &&Tensor| state.n_elements() == self.layout.n_elements();
+        let mut states = self.states.iter().filter(has_all);
+        let mut next_state = || states.next().map(|state| state.address_of(element));
+        Next {
+            param: self.param.address_of(element),
+            grad: self.grad.address_of(element),
+            states: core::array::from_fn(|_| next_state().unwrap_or(core::ptr::null())),
+        }
+    }
+}
+
 /// What a pass over blocks does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pass {
@@ -54,13 +70,20 @@ pub(crate) trait BoundRule: Send + Sync {
     /// Told the sums over all blocks, and the number of elements.
     fn measured(&mut self, sums: [f64; 2], n_elements: usize);
 
-    /// Passes over blocks of a job.
+    /// Passes over blocks of a job, and asks for what comes `next`: a block of this or another job, and those
+    /// that follow.
     ///
     /// # Safety
     ///
     /// The job is made of tensors that a `StepGroup` of this rule has checked, `blocks` is within its layout, and
     /// nothing else uses the elements of these blocks meanwhile.
-    unsafe fn run(&self, pass: Pass, job: &Job<'_>, blocks: Range<usize>) -> Outcome;
+    unsafe fn run(
+        &self,
+        pass: Pass,
+        job: &Job<'_>,
+        blocks: Range<usize>,
+        next: (&Job<'_>, usize),
+    ) -> Outcome;
 }
 
 /// A rule behind [`BoundRule`].
@@ -93,9 +116,16 @@ impl<R: Rule<N>, const N: usize> BoundRule for Bound<R, N> {
         self.0.measured(sums, n_elements);
     }
 
-    unsafe fn run(&self, pass: Pass, job: &Job<'_>, blocks: Range<usize>) -> Outcome {
+    unsafe fn run(
+        &self,
+        pass: Pass,
+        job: &Job<'_>,
+        blocks: Range<usize>,
+        (next, block): (&Job<'_>, usize),
+    ) -> Outcome {
+        let next = next.place(block);
         // SAFETY: the dtype chooses the type; the caller promises the rest.
-        unsafe { for_float!(job.param.dtype(), E => self.0.run_as::<E>(pass, job, blocks)) }
+        unsafe { for_float!(job.param.dtype(), E => self.0.run_as::<E>(pass, job, blocks, next)) }
     }
 }
 
@@ -115,6 +145,7 @@ trait Run<const N: usize>: Rule<N> {
         pass: Pass,
         job: &Job<'_>,
         blocks: Range<usize>,
+        next: Next<N>,
     ) -> Outcome {
         let elements = job.layout.elements(blocks.clone());
         let mut tensors = job.states.iter();
@@ -152,6 +183,7 @@ trait Run<const N: usize>: Rule<N> {
                         grad,
                         states,
                         effect,
+                        next,
                     };
                     if !E::COMMON || E::ROUNDED && !is_plain::<E>(pass, job) {
                         Self::go_wide(pass, job, step)
@@ -166,8 +198,8 @@ trait Run<const N: usize>: Rule<N> {
     /// A pass over narrow elements in the type of their arithmetic, from which they are rounded after: what
     /// is seldom is not compiled for every type.
     fn go_wide<E: Element>(pass: Pass, job: &Job<'_>, step: StepBlocks<'_, Self, E, N>) -> Outcome {
-        let StepBlocks { level, rule, options, layout, blocks, param, grad, mut states, effect } =
-            step;
+        let StepBlocks { level, rule, options, layout, blocks, param, grad, .. } = step;
+        let StepBlocks { mut states, effect, next, .. } = step;
         let mut copies: [Vec<E::Compute>; N] = core::array::from_fn(|i| match &states[i] {
             StateBlocks::Copy(copy) => widened(level, copy),
             _ => vec![],
@@ -192,6 +224,7 @@ trait Run<const N: usize>: Rule<N> {
             grad: &wide_grad,
             states: wide_states,
             effect,
+            next,
         };
         let outcome = Self::go(pass, job.quantized, wide_step);
         if pass == Pass::Measure {

@@ -154,10 +154,10 @@ impl Run {
             // for, and nothing else uses them.
             unsafe {
                 if rule.measures() {
-                    let sums = rule.run(Pass::Measure, &job, blocks.clone()).sums;
+                    let sums = rule.run(Pass::Measure, &job, blocks.clone(), (&job, 0)).sums;
                     rule.measured(sums, self.len);
                 }
-                outcome += rule.run(Pass::Update, &job, blocks);
+                outcome += rule.run(Pass::Update, &job, blocks, (&job, 0));
             }
         }
         let all = core::iter::once(param).chain(states);

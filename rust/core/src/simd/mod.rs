@@ -54,6 +54,7 @@ pub(crate) mod tests;
 
 pub(crate) use float_env::with_default_float_env;
 pub use level::Level;
+pub(crate) use prefetch::Ahead;
 pub use prefetch::prefetch;
 pub(crate) use scalar::Scalar;
 
@@ -85,15 +86,6 @@ pub(crate) fn pairs<T>(slice: &[T]) -> &[[[T; GROUP]; 2]] {
 #[inline(always)]
 pub(crate) fn pairs_mut<T>(slice: &mut [T]) -> &mut [[[T; GROUP]; 2]] {
     slice.as_chunks_mut().0.as_chunks_mut().0
-}
-
-/// How far ahead memory is asked for, in elements.
-const AHEAD: usize = 1024;
-
-/// Asks for the cache lines of two groups some way ahead of these.
-#[inline(always)]
-pub(crate) fn prefetch_ahead<T>(pair: &[[T; GROUP]; 2]) {
-    prefetch(pair.as_ptr().cast::<T>().wrapping_add(AHEAD), size_of::<[T; PAIR]>());
 }
 
 /// 256 values to look up, whole and as bytes: instruction sets differ in what is quicker.

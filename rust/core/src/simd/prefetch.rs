@@ -1,32 +1,105 @@
 //! Asking for memory before it is needed.
+//!
+//! A request waits in one of the few places (ten to sixteen) of the first-level cache until its line has
+//! come. What is far ahead is asked for into the second level, which has several times as many; and all the
+//! time, not only in the loop that will read it: so the memory works on while a batch is encoded. On a Xeon
+//! (Sapphire and Emerald Rapids) the two together take a fifth off a step that is bound by memory; on a Zen 3
+//! the latter does.
+
+use super::PAIR;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
+
+/// How far ahead of what is worked on elements are asked for: as many as are worked on together.
+const AHEAD: usize = 1024;
 
 /// Asks for the cache lines of so many bytes from `address` on, which may be any address at all: nothing is
 /// read that a program could see, and nothing faults.
 #[inline(always)]
 pub fn prefetch<T>(address: *const T, n_bytes: usize) {
-    for line in 0..n_bytes.div_ceil(LINE) {
-        prefetch_line(address.cast::<u8>().wrapping_add(line * LINE));
+    for_each_line(address.cast(), n_bytes, prefetch_line::<false>);
+}
+
+/// Elements that will be wanted soon. They are asked for one pair of groups after the other, in step with a
+/// loop over others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead {
+    address: *const u8,
+    bytes_per_pair: usize,
+}
+
+impl Ahead {
+    /// No elements.
+    pub(crate) const NOTHING: Self = Self { address: core::ptr::null(), bytes_per_pair: 0 };
+
+    /// Those some way ahead of element `at` of a slice, after which come those at `next`.
+    #[inline(always)]
+    pub(crate) fn of<T>(slice: &[T], at: usize, next: *const u8) -> Self {
+        let address = match (at + AHEAD).checked_sub(slice.len()) {
+            Some(beyond) => next.cast::<T>().wrapping_add(beyond),
+            None => slice.as_ptr().wrapping_add(at + AHEAD),
+        };
+        Self { address: address.cast(), bytes_per_pair: size_of::<[T; PAIR]>() }
+    }
+
+    /// The `i`th of `n` shares of those that a loop over `n_pairs` asks for.
+    #[inline(always)]
+    pub(crate) fn share(self, i: usize, n: usize, n_pairs: usize) -> Self {
+        let bytes_per_pair = self.bytes_per_pair / n;
+        Self { address: self.address.wrapping_add(i * n_pairs * bytes_per_pair), bytes_per_pair }
+    }
+
+    /// All but those that go with the first so many pairs of groups.
+    #[inline(always)]
+    pub(crate) fn skip(self, n_pairs: usize) -> Self {
+        Self { address: self.address.wrapping_add(n_pairs * self.bytes_per_pair), ..self }
+    }
+
+    /// Asks for those that go with a pair of groups.
+    #[inline(always)]
+    pub(crate) fn ask(self, pair: usize) {
+        let address = self.address.wrapping_add(pair * self.bytes_per_pair);
+        for_each_line(address, self.bytes_per_pair, prefetch_line::<true>);
     }
 }
 
 #[inline(always)]
-fn prefetch_line(address: *const u8) {
+fn for_each_line(address: *const u8, n_bytes: usize, ask: impl Fn(*const u8)) {
+    for line in 0..n_bytes.div_ceil(LINE) {
+        ask(address.wrapping_add(line * LINE));
+    }
+}
+
+/// Asks for a line, into the first-level cache if it is not `FAR`.
+#[inline(always)]
+fn prefetch_line<const FAR: bool>(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: every processor of this architecture has the instruction, and as it says above.
+    // SAFETY: every processor of this architecture has the instruction, and as `prefetch` says.
     unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+        use core::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        if FAR {
+            _mm_prefetch::<_MM_HINT_T1>(address.cast());
+        } else {
+            _mm_prefetch::<_MM_HINT_T0>(address.cast());
+        }
     }
     #[cfg(target_arch = "aarch64")]
     // SAFETY: likewise. There is no stable intrinsic of it in the oldest Rust that we support.
     unsafe {
-        core::arch::asm!(
-            "prfm pldl1keep, [{}]",
-            in(reg) address,
-            options(readonly, nostack, preserves_flags)
-        );
+        if FAR {
+            core::arch::asm!(
+                "prfm pldl2keep, [{}]",
+                in(reg) address,
+                options(readonly, nostack, preserves_flags)
+            );
+        } else {
+            core::arch::asm!(
+                "prfm pldl1keep, [{}]",
+                in(reg) address,
+                options(readonly, nostack, preserves_flags)
+            );
+        }
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = address;
