@@ -42,9 +42,9 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "StableAdamW": {},
 }
 
-#: Optimizers of matrices, whose step is more than a pass over the elements: products in bfloat16
-#: take seconds for large ones where the CPU has none of its own.
-MATRICES = {"Muon": Case("256x256", ((256, 256),))}
+#: Optimizers of matrices, whose step is more than a pass over the elements: torch's products in
+#: bfloat16 take seconds for large ones where the CPU has none of its own.
+MATRICES = {"Muon": Case("8 of 256x256", ((256, 256),) * 8)}
 
 BASELINE, OURS = "torch", "optim8"
 

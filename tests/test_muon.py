@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import optim8
+from optim8.optim import muon as muon_module
 from specs import assert_same, snapshot, step, stepped, tensor
 
 with warnings.catch_warnings():
@@ -20,6 +21,7 @@ DB = {info.optim_cls.__name__: info for info in common_optimizers.optim_db}
 pytestmark = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch before 2.9")
 # Before 2.15, the iterations normalize a momentum in bfloat16 itself where there is no nesterov.
 COPIES_MOMENTUM = torch.__version__ >= "2.15"
+ORTHOGONAL = muon_module.orthogonal
 SHAPES = [(70, 90), (90, 64), (50, 3)]
 
 
@@ -269,3 +271,58 @@ def test_numbers_of_any_kind_are_numbers(entries):
         step(optimizer, 1)
         results.append(p.detach())
     torch.testing.assert_close(*results)
+
+
+def exactly_orthogonal(matrix, n_steps):
+    """Return what the iterations come to in float64."""
+    a, b, c = 3.4445, -4.775, 2.0315
+    u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
+    s = s / matrix.double().norm()
+    for _ in range(n_steps):
+        s = a * s + b * s**3 + c * s**5
+    return u @ torch.diag(s) @ v
+
+
+@pytest.mark.parametrize("products", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", [(48, 64), (64, 48), (1, 40), (40, 1)], ids=str)
+def test_products_of_either_dtype_make_a_stack_of_matrices_orthogonal(shape, products):
+    matrices = tensor((3, *shape)) * torch.tensor([1e-3, 1.0, 1e6])[:, None, None]
+    before = matrices.clone()
+    found = muon_module.orthogonal(matrices, (3.4445, -4.775, 2.0315), 5, 1e-7, products)
+    assert found.dtype == products
+    assert torch.equal(found, found.bfloat16().to(products))
+    assert torch.equal(matrices, before)
+    expected = [exactly_orthogonal(matrix, 5) for matrix in matrices]
+    assert error(found, expected) < 0.03
+
+
+@pytest.mark.parametrize("limit", [1, 3 * 64 * 96], ids=["alone", "in threes"])
+def test_matrices_of_one_shape_and_dtype_are_taken_together(monkeypatch, limit):
+    def made():
+        shapes = [(64, 96)] * 4 + [(96, 64), (64, 96), (0, 5)]
+        dtypes = [torch.float32] * 5 + [torch.bfloat16, torch.float32]
+        params = [
+            tensor(shape, dtype, i).requires_grad_()
+            for i, (shape, dtype) in enumerate(zip(shapes, dtypes, strict=True))
+        ]
+        return optim8.Muon(params, lr=0.02), params, [p.detach().clone() for p in params]
+
+    optimizer, params, start = made()
+    step(optimizer, 2)
+    sizes = []
+    monkeypatch.setattr(muon_module, "_STACK_ELEMENTS", limit)
+    monkeypatch.setattr(
+        muon_module,
+        "orthogonal",
+        lambda stack, *args: sizes.append(tuple(stack.shape)) or ORTHOGONAL(stack, *args),
+    )
+    other, others, _ = made()
+    step(other, 2)
+    alone = [(1, 64, 96)] * 4 + [(1, 96, 64), (1, 64, 96)]
+    in_threes = [(3, 64, 96), (1, 64, 96), (1, 96, 64), (1, 64, 96)]
+    assert sizes == 2 * (alone if limit == 1 else in_threes)
+    changes, expected = (
+        [p.detach() - s for p, s in zip(ps[:5], start, strict=False)] for ps in (others, params)
+    )
+    assert error(changes, expected) < 0.02
+    assert all(float(other.state[p]["step"]) == 2 for p in others)

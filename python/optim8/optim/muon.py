@@ -1,5 +1,8 @@
 """Muon, as `torch.optim` defines it, with an 8-bit state."""
 
+import platform
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from math import sqrt
 from typing import Any
 
@@ -13,12 +16,15 @@ from optim8.optim._base import Optim8Optimizer
 from optim8.optim._check import as_number
 from optim8.optim._options import Group, Options
 
-_ADJUSTMENTS = {
+_ADJUSTMENTS: dict[str, Callable[[int, int], float]] = {
     "original": lambda rows, columns: sqrt(max(1.0, rows / columns)),
     "match_rms_adamw": lambda rows, columns: 0.2 * sqrt(max(rows, columns)),
     "spectral_unclamped": lambda rows, columns: sqrt(rows / columns),
 }
 """What the learning rate is multiplied by, of the shape of the parameter."""
+
+_STACK_ELEMENTS = 1 << 20
+"""Of matrices that are taken together."""
 
 
 class Muon(Optim8Optimizer):
@@ -32,7 +38,10 @@ class Muon(Optim8Optimizer):
         p = p - lr * f(shape) * orthogonal(u)
 
     where `orthogonal` is `ns_steps` Newton-Schulz iterations in bfloat16, by torch's matrix
-    products; each matrix in turn takes some temporaries of its size.
+    products. Matrices of one shape are taken together, up to a million elements, as many small
+    products take longer than one of a stack of them; that takes some temporaries of their size.
+    Where the CPU has no matrix units for bfloat16, products are made in float32, and their results
+    rounded: the same but for the order of additions, and up to 80 times faster.
 
     Orthogonalization makes the small singular values of the momentum as large as the large ones,
     and the rounding errors in them too. Final losses stay within the spread of seeds
@@ -162,15 +171,30 @@ class Muon(Optim8Optimizer):
             _check_orthogonal(group)
         skipped = 0
         for group, (rule, hyper, options, rows) in zip(self.param_groups, groups, strict=True):
-            for index, param, grad, *states in rows:
-                # The rule writes the direction in place of a parameter.
-                direction = torch.zeros_like(grad, memory_format=torch.contiguous_format)
-                row = (index, direction, grad, *states)
-                call = [(rule, hyper, options, [row])]
-                skipped += _native.step(call, torch.get_num_threads())
-                if param.numel() > 0:
-                    _descend(param.detach(), direction, group)
+            for stack in _stacks(rows):
+                _, params, grads, *_ = zip(*stack, strict=True)
+                # The rule writes directions in place of parameters.
+                directions = torch.zeros((len(stack), *grads[0].shape), dtype=grads[0].dtype)
+                call = [
+                    (index, direction, *tensors)
+                    for (index, _, *tensors), direction in zip(stack, directions, strict=True)
+                ]
+                n_threads = torch.get_num_threads()
+                skipped += _native.step([(rule, hyper, options, call)], n_threads)
+                _descend(params, directions, group)
         return skipped
+
+
+def _stacks(rows: list[Any]) -> Iterator[list[Any]]:
+    """Yield rows whose matrices are to be taken together."""
+    alike = defaultdict(list)
+    for row in rows:
+        _, param, grad, *_ = row
+        alike[param.shape, grad.dtype].append(row)
+    for (shape, _), of_shape in alike.items():
+        n_most = max(_STACK_ELEMENTS // max(shape.numel(), 1), 1)
+        for start in range(0, len(of_shape), n_most):
+            yield of_shape[start : start + n_most]
 
 
 def _check_orthogonal(group: Group) -> None:
@@ -193,25 +217,62 @@ def _numbers(group: Group) -> tuple[float, float, float, tuple[float, ...]]:
     return lr, weight_decay, eps, tuple(coefficients)
 
 
-def _descend(param: Tensor, direction: Tensor, group: Group) -> None:
+def _descend(params: Iterable[Tensor], directions: Tensor, group: Group) -> None:
+    """Take a step along each of a stack of directions."""
+    if directions.numel() == 0:
+        return
     lr, weight_decay, eps, coefficients = _numbers(group)
-    step = orthogonal(direction, coefficients, group["ns_steps"], eps)
-    param.mul_(1 - lr * weight_decay)
-    param.add_(step, alpha=-lr * _ADJUSTMENTS[group["adjust_lr_fn"] or "original"](*param.shape))
+    adjust = _ADJUSTMENTS[group["adjust_lr_fn"] or "original"]
+    alpha = -lr * adjust(*directions.shape[1:])
+    steps = orthogonal(directions, coefficients, group["ns_steps"], eps)
+    for param, step in zip(params, steps, strict=True):
+        param.detach().mul_(1 - lr * weight_decay).add_(step, alpha=alpha)
 
 
-def orthogonal(matrix: Tensor, coefficients: tuple[float, ...], n_steps: int, eps: float) -> Tensor:
-    """Return about the nearest matrix with orthonormal rows or columns, in bfloat16.
+def _has_matrix_units() -> bool:
+    """Return whether this CPU multiplies matrices of bfloat16 faster than those of float32."""
+    # Torch 2.6 and later. With the vectors of AVX-512 alone, float32 is up to 4 times faster.
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    if has_amx is not None and platform.machine().lower() in ("x86_64", "amd64"):
+        return bool(has_amx())
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a torch without that library
+        return False
+
+
+_PRODUCTS = torch.bfloat16 if _has_matrix_units() else torch.float32
+
+
+def orthogonal(
+    matrices: Tensor,
+    coefficients: tuple[float, ...],
+    n_steps: int,
+    eps: float,
+    products: torch.dtype = _PRODUCTS,
+) -> Tensor:
+    """Return about the nearest matrices with orthonormal rows or columns, rounded to bfloat16.
+
+    Each result of a product is rounded, whichever dtype it was made in.
 
     Source: Jordan 2024; a quintic Newton-Schulz iteration `a X + (b A + c A^2) X`, A = X X^T.
     """
     a, b, c = coefficients
-    x = matrix.to(torch.bfloat16, copy=True)
-    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = matrices.to(torch.bfloat16, copy=True)
+    is_tall = x.shape[-2] > x.shape[-1]
     if is_tall:
-        x = x.T
-    x.div_(x.norm().clamp(min=eps))
+        x = x.mT
+    x.div_(torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=eps))
+    x = x.to(products)
     for _ in range(n_steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if is_tall else x
+        gram = _rounded(torch.bmm(x, x.mT))
+        gram = _rounded(torch.baddbmm(gram, gram, gram, beta=b, alpha=c))
+        x = _rounded(torch.baddbmm(x, gram, x, beta=a))
+    return x.mT if is_tall else x
+
+
+def _rounded(matrices: Tensor) -> Tensor:
+    """Round elements to bfloat16, in the dtype that they have."""
+    if matrices.dtype == torch.bfloat16:
+        return matrices
+    return matrices.copy_(matrices.bfloat16())
