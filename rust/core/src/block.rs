@@ -65,7 +65,7 @@ impl<'a> Scratch<'a> {
     ) -> u32 {
         let mut peak = simd.splat_i32(0);
         for pair in 0..values.len() / PAIR {
-            ahead.ask(pair);
+            ahead.ask(pair, size_of::<[E; PAIR]>());
         }
         let (whole, rest) = values.as_chunks::<GROUP>();
         let to = &mut self.pairs.as_flattened_mut()[group..];
@@ -123,7 +123,7 @@ impl<'a> Scratch<'a> {
         if let (Some(&last), Some(scale)) = (rest.last(), scales.last()) {
             let codes: [u8; PAIR] = padded(rest, last);
             let (codes, scales) = (pairs(&codes), core::slice::from_ref(scale));
-            let (values, ahead) = (&mut self.pairs[whole.len()..], Ahead::NOTHING);
+            let (values, ahead) = (&mut self.pairs[whole.len()..], ahead.skip(whole.len() * PAIR));
             codec.decode(level, DecodeBlocks { codes, block_size, scales, values, signed, ahead });
         }
     }
@@ -220,13 +220,13 @@ impl<E: Element> Kernel for QuantizeBlocks<'_, E> {
             let mut peaks = [0; MAX_BLOCKS];
             let ahead = Ahead::of(values, elements.start, values.as_ptr_range().end.cast());
             for (block, values) in values[elements.clone()].chunks(block_size).enumerate() {
-                let (group, ahead) =
-                    (block * (block_size / GROUP), ahead.skip(block * (block_size / PAIR)));
-                peaks[block] = scratch.load(simd, group, values, signed, ahead);
+                let first = block * block_size;
+                let ahead = ahead.skip(first * size_of::<E>());
+                peaks[block] = scratch.load(simd, first / GROUP, values, signed, ahead);
             }
             let peaks = &peaks[..indices.len()];
             let (codes, scales) = (&mut codes[elements], &mut scales[indices]);
-            let (rounding, ahead) = (Rounding::Nearest, Ahead::NOTHING);
+            let (rounding, ahead) = (Rounding::Nearest, Ahead::NOWHERE);
             scratch.encode(level, codec, signed, rounding, peaks, codes, scales, ahead);
         }
     }

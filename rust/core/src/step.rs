@@ -16,12 +16,12 @@ use crate::block::{MAX_BLOCKS, Scratch, blocks_in_batch};
 use crate::decoding::{Before, InLoop};
 use crate::effect::{Effect, Rooms};
 use crate::element::{Compute, Element};
-use crate::format::Codec;
+use crate::format::{Codec, ENCODING_ASKS};
 use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};
 use crate::rule::{Kind, Rule};
 use crate::simd::{Ahead, GROUP, Kernel, Level, PAIR, Simd, pairs};
-use crate::update::{Part, StatePart, Sums, Tail, for_each_state, n_coded, update_blocks};
+use crate::update::{Part, StatePart, Sums, Tail, for_each_state, grad_asks, update_blocks};
 use core::ops::{AddAssign, Range};
 
 /// How the blocks of a group of tensors are treated.
@@ -216,7 +216,8 @@ where
         peaks: &[[u32; MAX_BLOCKS]; N],
         grad_ahead: Ahead,
     ) {
-        let (n_coded, n_pairs) = (n_coded::<R, N>().max(1), elements.len() / PAIR);
+        let n_pairs = elements.len() / PAIR;
+        let mut ahead = grad_ahead.skip(n_pairs * grad_asks::<R, E, N>(true));
         for (i, state) in self.states.iter_mut().enumerate() {
             if let StateBlocks::Quantized { codes, scales, stream } = state {
                 let rounding = match *stream {
@@ -226,8 +227,8 @@ where
                 let (codec, signed) = (&self.options.codec, is_signed::<R, N>(i));
                 let (codes, scales) = (&mut codes[elements.clone()], &mut scales[indices.clone()]);
                 let peaks = &peaks[i][..indices.len()];
-                let ahead = grad_ahead.share(i.min(n_coded - 1), n_coded, n_pairs);
                 fresh[i].encode(self.level, codec, signed, rounding, peaks, codes, scales, ahead);
+                ahead = ahead.skip(n_pairs * ENCODING_ASKS);
             }
         }
     }

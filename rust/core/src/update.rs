@@ -19,6 +19,7 @@
 use crate::block::{MAX_BLOCKS, magnitude_bits};
 use crate::decoding::Decoding;
 use crate::element::{Compute, Element, Lanes};
+use crate::format::ENCODING_ASKS;
 use crate::rule::{Kind, Rule};
 use crate::simd::{Ahead, Aligned, GROUP, PAIR, Pair, Simd, pairs, pairs_mut, vectors};
 use core::ops::Range;
@@ -50,14 +51,14 @@ macro_rules! for_each_state {
 }
 pub(crate) use for_each_state;
 
-/// How many states of a rule are encoded after an update, if states are quantized.
-pub(crate) const fn n_coded<R: Rule<N>, const N: usize>() -> usize {
-    let (mut count, mut i) = (0, 0);
+/// Bytes of gradients that are asked for in each turn. The rest is while states are encoded, if they are.
+pub(crate) const fn grad_asks<R: Rule<N>, E: Element, const N: usize>(encodes: bool) -> usize {
+    let (mut n_encoded, mut i) = (0, 0);
     while i < N {
-        count += !matches!(R::STATES[i].kind, Kind::Copy) as usize;
+        n_encoded += (encodes && !matches!(R::STATES[i].kind, Kind::Copy)) as usize;
         i += 1;
     }
-    count
+    size_of::<[E; TURN]>().saturating_sub(n_encoded * ENCODING_ASKS)
 }
 
 /// Consecutive elements of one block, and what to ask for while they are updated.
@@ -91,7 +92,7 @@ impl<E: Element> StatePart<'_, E> {
         scales: &[],
         full: nothing(),
         copy: nothing(),
-        ahead: Ahead::NOTHING,
+        ahead: Ahead::NOWHERE,
     };
 }
 
@@ -113,7 +114,7 @@ impl<'a, E: Element> Turns<'a, E> {
         scales: &[],
         full: nothing(),
         copy: nothing(),
-        ahead: Ahead::NOTHING,
+        ahead: Ahead::NOWHERE,
     };
 
     #[inline(always)]
@@ -148,20 +149,23 @@ impl<E: Element, const N: usize> Part<'_, E, N> {
         &mut self,
         elements: Range<usize>,
     ) -> Part<'_, E, N> {
-        let n_before = elements.start / TURN;
+        let bytes_before = elements.start * size_of::<E>();
         let mut states = [const { StatePart::NONE }; N];
         let mut from = self.states.iter_mut();
         for_each_state!(i of N {
             let part = &mut states[i];
             if let Some(from) = from.next() {
-                part.ahead = from.ahead.skip(n_before);
                 match (R::STATES[i].kind, QUANTIZED) {
-                    (Kind::Copy, _) => part.copy = &mut from.copy[elements.clone()],
+                    (Kind::Copy, _) => {
+                        part.copy = &mut from.copy[elements.clone()];
+                        part.ahead = from.ahead.skip(bytes_before);
+                    }
                     (_, false) => part.full = &mut from.full[elements.clone()],
                     (_, true) => {
-                        part.fresh = &mut from.fresh[n_before..];
+                        part.fresh = &mut from.fresh[elements.start / TURN..];
                         // Where there are any, the turns are whole, and these are all of them.
-                        (part.codes, part.scales) = (from.codes, from.scales);
+                        (part.codes, part.scales, part.ahead) =
+                            (from.codes, from.scales, from.ahead);
                     }
                 }
             }
@@ -170,8 +174,8 @@ impl<E: Element, const N: usize> Part<'_, E, N> {
             param: &mut self.param[elements.clone()],
             grad: &self.grad[elements],
             states,
-            param_ahead: self.param_ahead.skip(n_before),
-            grad_ahead: self.grad_ahead.skip(n_before),
+            param_ahead: self.param_ahead.skip(bytes_before),
+            grad_ahead: self.grad_ahead.skip(bytes_before),
         }
     }
 }
@@ -316,16 +320,14 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
     let mut scales = [simd.splat(0.0); N];
     for turn in 0..n_turns {
         let (param, grad) = (&mut params[turn], &grads[turn]);
-        param_ahead.ask(turn);
-        if !QUANTIZED || MEASURE || n_coded::<R, N>() == 0 {
-            grad_ahead.ask(turn);
-        }
+        param_ahead.ask(turn, size_of::<[E; TURN]>());
+        grad_ahead.ask(turn, grad_asks::<R, E, N>(QUANTIZED && !MEASURE));
         let block_begins = peaks.n_left == peaks.turns_per_block;
         for_each_state!(i of N {
             if R::STATES[i].kind == Kind::Copy {
-                states[i].ahead.ask(turn);
+                states[i].ahead.ask(turn, size_of::<[E; TURN]>());
             } else if QUANTIZED && D::IN_LOOP {
-                states[i].ahead.ask(turn);
+                states[i].ahead.ask(turn, TURN);
                 if block_begins {
                     scales[i] = simd.splat(states[i].scales[peaks.n_blocks]);
                 }

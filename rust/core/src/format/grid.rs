@@ -24,7 +24,8 @@
 //! reciprocal and the product are both rounded). Positions are a little high at the very top, so
 //! that both come out as the last level; packing saturates.
 
-use super::{Codebook, DecodeBlocks, Decoder, EncodeBlocks, Format, LookUp, decode_blocks};
+use super::decode_blocks;
+use super::{Codebook, DecodeBlocks, Decoder, ENCODING_ASKS, EncodeBlocks, Format, LookUp};
 use crate::rounding::{Rounding, ThresholdLanes, Thresholds};
 use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Table, pairs_mut, vectors};
 use core::marker::PhantomData;
@@ -197,7 +198,7 @@ impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel
         let whole = pairs_mut(whole.as_flattened_mut());
         let n_whole = whole.len();
         for (pair, (codes, values)) in whole.iter_mut().zip(*values).enumerate() {
-            ahead.ask(pair);
+            ahead.ask(pair, ENCODING_ASKS);
             let within = encoder.go_to(pair, log_pairs, inverse_scales, *rounding);
             encoder.encode(within, values, codes);
         }

@@ -54,7 +54,7 @@ pub(crate) struct DecodeBlocks<'a> {
     pub(crate) values: &'a mut [Pair<f32>],
     /// Which of the codec's codebooks.
     pub(crate) signed: bool,
-    /// What to ask for meanwhile.
+    /// Codes to ask for meanwhile.
     pub(crate) ahead: Ahead,
 }
 
@@ -72,9 +72,12 @@ pub(crate) struct EncodeBlocks<'a> {
     pub(crate) signed: bool,
     /// How values between two codes are rounded.
     pub(crate) rounding: Rounding,
-    /// What to ask for meanwhile.
+    /// What to ask for meanwhile: [`ENCODING_ASKS`] for each pair of groups.
     pub(crate) ahead: Ahead,
 }
+
+/// Bytes that are asked for while two groups are encoded: a few lines keep the memory busy.
+pub(crate) const ENCODING_ASKS: usize = 128;
 
 /// How codes become values.
 pub(crate) trait Decoder<S: Simd>: Copy {
@@ -99,7 +102,7 @@ fn decode_blocks<S: Simd>(simd: S, decoder: impl Decoder<S>, blocks: &mut Decode
     let DecodeBlocks { codes, block_size, scales, values, ahead, .. } = blocks;
     let log_pairs = block_size.div_ceil(PAIR).ilog2();
     for (pair, (codes, values)) in codes.iter().zip(&mut **values).enumerate() {
-        ahead.ask(pair);
+        ahead.ask(pair, PAIR);
         decoder.decode(simd, simd.splat(scales[pair >> log_pairs]), codes, values);
     }
 }

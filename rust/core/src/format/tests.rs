@@ -30,7 +30,7 @@ fn encode(
         codes: &mut codes,
         signed,
         rounding,
-        ahead: Ahead::NOTHING,
+        ahead: Ahead::NOWHERE,
     };
     codec.encode(level, blocks);
     codes

@@ -6,8 +6,6 @@
 //! (Sapphire and Emerald Rapids) the two together take a fifth off a step that is bound by memory; on a Zen 3
 //! the latter does.
 
-use super::PAIR;
-
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
@@ -21,46 +19,35 @@ pub fn prefetch<T>(address: *const T, n_bytes: usize) {
     for_each_line(address.cast(), n_bytes, prefetch_line::<false>);
 }
 
-/// Elements that will be wanted soon. They are asked for one pair of groups after the other, in step with a
-/// loop over others.
+/// Memory that will be wanted soon. It is asked for in steps, beside a loop over pairs of groups of what is
+/// wanted now; how many bytes for each pair should be a constant, or it would take a loop of its own.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ahead {
-    address: *const u8,
-    bytes_per_pair: usize,
-}
+pub(crate) struct Ahead(*const u8);
 
 impl Ahead {
-    /// No elements.
-    pub(crate) const NOTHING: Self = Self { address: core::ptr::null(), bytes_per_pair: 0 };
+    pub(crate) const NOWHERE: Self = Self(core::ptr::null());
 
-    /// Those some way ahead of element `at` of a slice, after which come those at `next`.
+    /// The elements some way ahead of element `at` of a slice, after which come those at `next`.
     #[inline(always)]
     pub(crate) fn of<T>(slice: &[T], at: usize, next: *const u8) -> Self {
         let address = match (at + AHEAD).checked_sub(slice.len()) {
             Some(beyond) => next.cast::<T>().wrapping_add(beyond),
             None => slice.as_ptr().wrapping_add(at + AHEAD),
         };
-        Self { address: address.cast(), bytes_per_pair: size_of::<[T; PAIR]>() }
+        Self(address.cast())
     }
 
-    /// The `i`th of `n` shares of those that a loop over `n_pairs` asks for.
+    /// So many bytes further on.
     #[inline(always)]
-    pub(crate) fn share(self, i: usize, n: usize, n_pairs: usize) -> Self {
-        let bytes_per_pair = self.bytes_per_pair / n;
-        Self { address: self.address.wrapping_add(i * n_pairs * bytes_per_pair), bytes_per_pair }
+    pub(crate) fn skip(self, n_bytes: usize) -> Self {
+        Self(self.0.wrapping_add(n_bytes))
     }
 
-    /// All but those that go with the first so many pairs of groups.
+    /// Asks for what goes with a pair of groups.
     #[inline(always)]
-    pub(crate) fn skip(self, n_pairs: usize) -> Self {
-        Self { address: self.address.wrapping_add(n_pairs * self.bytes_per_pair), ..self }
-    }
-
-    /// Asks for those that go with a pair of groups.
-    #[inline(always)]
-    pub(crate) fn ask(self, pair: usize) {
-        let address = self.address.wrapping_add(pair * self.bytes_per_pair);
-        for_each_line(address, self.bytes_per_pair, prefetch_line::<true>);
+    pub(crate) fn ask(self, pair: usize, bytes_per_pair: usize) {
+        let address = self.0.wrapping_add(pair * bytes_per_pair);
+        for_each_line(address, bytes_per_pair, prefetch_line::<true>);
     }
 }
 
