@@ -61,6 +61,9 @@ def test_help_shows_a_worked_example(question, capsys):
         ("carbon --hours 1e308 --json", "not JSON compliant"),
         ("carbon --hours 1 --country FRA", "--country with --measure only"),
         ("memory --params 9 --memory 0.5", "a byte or more"),
+        ("memory --params 9 --data mine.toml", "unrecognized arguments: --data"),
+        ("fit runs.csv --data mine.toml", "unrecognized arguments: --data"),
+        ("transfer runs.csv --data mine.toml", "unrecognized arguments: --data"),
     ],
 )
 def test_what_cannot_be_answered_is_said_without_a_traceback(question, message, capsys):

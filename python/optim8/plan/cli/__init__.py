@@ -17,6 +17,9 @@ from optim8.plan.cli import carbon, compute, cost, fit, memory, transfer
 #: In the order in which help lists them.
 COMMANDS = (memory, compute, cost, carbon, fit, transfer)
 
+#: Those that look something up which a user may add to.
+WITH_DATA = (compute, cost, carbon)
+
 #: What only the command needs, as the extra `plan` lists it.
 EXTRAS = ("matplotlib", "rich", "scipy", "threadpoolctl")
 
@@ -32,7 +35,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     output = shared.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print JSON, for programs")
     output.add_argument("--plot", type=Path, metavar="FILE", help="draw the answer, as PNG or SVG")
-    output.add_argument(
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument(
         "--data",
         type=Path,
         action="append",
@@ -42,7 +46,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     questions = parser.add_subparsers(metavar="question", required=True)
     for command in COMMANDS:
-        question = command.add_parser(questions, [shared])
+        parents = [shared, data] if command in WITH_DATA else [shared]
+        question = command.add_parser(questions, parents)
         question.set_defaults(run=_run, parser=question)
 
 

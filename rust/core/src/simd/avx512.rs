@@ -13,7 +13,8 @@
 //! turn by turn or in one piece; batches of another size than 1024 (half of it costs 14 cycles); to place
 //! the batch so that no two streams are at the same offset in their pages. To take square roots while
 //! decoding, and to divide and write the parameters while encoding, so that neither waits for that unit:
-//! 2 to 7 % in the cache, nothing from memory, and every rule would be in two parts.
+//! 2 to 7 % in the cache, nothing from memory, and every rule would be in two parts. Square roots by an
+//! approximation and Newton's steps, exact for every mantissa: nothing, as the two units are as busy then.
 
 use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table};
 use crate::real::Real;
