@@ -5,6 +5,7 @@ import inspect
 import math
 import warnings
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -286,11 +287,10 @@ def exactly_orthogonal(matrix, n_steps):
 @pytest.mark.parametrize("products", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("shape", [(48, 64), (64, 48), (1, 40), (40, 1)], ids=str)
 def test_products_of_either_dtype_make_a_stack_of_matrices_orthogonal(shape, products):
-    matrices = tensor((3, *shape)) * torch.tensor([1e-3, 1.0, 1e6])[:, None, None]
+    matrices = (tensor((3, *shape)) * torch.tensor([1e-3, 1.0, 1e6])[:, None, None]).bfloat16()
     before = matrices.clone()
     found = muon_module.orthogonal(matrices, (3.4445, -4.775, 2.0315), 5, 1e-7, products)
-    assert found.dtype == products
-    assert torch.equal(found, found.bfloat16().to(products))
+    assert found.dtype == torch.bfloat16
     assert torch.equal(matrices, before)
     expected = [exactly_orthogonal(matrix, 5) for matrix in matrices]
     assert error(found, expected) < 0.03
@@ -326,3 +326,67 @@ def test_matrices_of_one_shape_and_dtype_are_taken_together(monkeypatch, limit):
     )
     assert error(changes, expected) < 0.02
     assert all(float(other.state[p]["step"]) == 2 for p in others)
+
+
+def test_what_is_not_finite_stays_in_its_matrix():
+    for nonfinite in ("propagate", "skip"):
+        optimizer, params = muon(3, nonfinite=nonfinite)
+        start = [p.detach().clone() for p in params]
+        for p in params:
+            p.grad = torch.ones(64, 96)
+        params[1].grad[3, 5] = math.nan
+        optimizer.step()
+        assert [bool(p.isfinite().all()) for p in params] == [True, nonfinite == "skip", True]
+        assert not any(torch.equal(p, s) for p, s in zip(params, start, strict=True))
+
+
+def test_matrices_are_stepped_where_they_are_whatever_the_default_device():
+    optimizer, params = muon()
+    expected = copy.deepcopy((optimizer, params))
+    with torch.device("meta"):
+        for p in params:
+            p.grad = torch.ones(64, 96, device="cpu")
+        optimizer.step()
+    other, others = expected
+    for p in others:
+        p.grad = torch.ones(64, 96)
+    other.step()
+    assert_same(snapshot(optimizer), snapshot(other))
+
+
+def test_autocasting_changes_no_product():
+    found = []
+    for enabled in (False, True):
+        optimizer, params = muon()
+        for p in params:
+            p.grad = torch.ones(64, 96)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            optimizer.step()
+        found.append(params)
+    assert all(torch.equal(p, q) for p, q in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("machine", "amx", "bfloat16", "expected"),
+    [
+        ("x86_64", True, True, True),
+        ("x86_64", False, True, False),
+        ("AMD64", None, True, True),
+        ("aarch64", False, True, True),
+        ("aarch64", False, False, False),
+        ("aarch64", False, None, False),
+    ],
+)
+def test_products_are_of_bfloat16_where_they_are_fast(
+    monkeypatch, machine, amx, bfloat16, expected
+):
+    def supported():
+        if bfloat16 is None:
+            raise RuntimeError("no such operator")
+        return bfloat16
+
+    cpu = SimpleNamespace() if amx is None else SimpleNamespace(_is_amx_tile_supported=lambda: amx)
+    ops = SimpleNamespace(mkldnn=SimpleNamespace(_is_mkldnn_bf16_supported=supported))
+    monkeypatch.setattr(muon_module.platform, "machine", lambda: machine)
+    monkeypatch.setattr(muon_module, "torch", SimpleNamespace(cpu=cpu, ops=ops))
+    assert muon_module._has_matrix_units() == expected

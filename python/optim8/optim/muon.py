@@ -2,7 +2,7 @@
 
 import platform
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from math import sqrt
 from typing import Any
 
@@ -23,9 +23,6 @@ _ADJUSTMENTS: dict[str, Callable[[int, int], float]] = {
 }
 """What the learning rate is multiplied by, of the shape of the parameter."""
 
-_STACK_ELEMENTS = 1 << 20
-"""Of matrices that are taken together."""
-
 
 class Muon(Optim8Optimizer):
     r"""Muon; the same update as `torch.optim.Muon`, with 8-bit momentum: 1.02 bytes a parameter.
@@ -38,10 +35,13 @@ class Muon(Optim8Optimizer):
         p = p - lr * f(shape) * orthogonal(u)
 
     where `orthogonal` is `ns_steps` Newton-Schulz iterations in bfloat16, by torch's matrix
-    products. Matrices of one shape are taken together, up to a million elements, as many small
-    products take longer than one of a stack of them; that takes some temporaries of their size.
-    Where the CPU has no matrix units for bfloat16, products are made in float32, and their results
-    rounded: the same but for the order of additions, and up to 80 times faster.
+    products. Matrices of one shape and dtype are taken together, up to a million elements, as many
+    small products take longer than one of a stack of them. Where the CPU has no matrix units for
+    bfloat16 (with torch before 2.6: no AVX-512), products are made in float32, and their results
+    rounded: the same but for the order of additions, and up to 80 times faster. Temporaries take up
+    to 16 bytes for each element of a stack, or of a matrix that is larger.
+
+    An interrupt may come when the momenta of a stack have moved and its parameters have not.
 
     Orthogonalization makes the small singular values of the momentum as large as the large ones,
     and the rounding errors in them too. Final losses stay within the spread of seeds
@@ -172,21 +172,19 @@ class Muon(Optim8Optimizer):
         skipped = 0
         for group, (rule, hyper, options, rows) in zip(self.param_groups, groups, strict=True):
             for stack in _stacks(rows):
-                _, params, grads, *_ = zip(*stack, strict=True)
-                # The rule writes directions in place of parameters.
-                directions = torch.zeros((len(stack), *grads[0].shape), dtype=grads[0].dtype)
-                call = [
-                    (index, direction, *tensors)
-                    for (index, _, *tensors), direction in zip(stack, directions, strict=True)
-                ]
-                n_threads = torch.get_num_threads()
-                skipped += _native.step([(rule, hyper, options, call)], n_threads)
-                _descend(params, directions, group)
+                momenta, n = _move_momenta(rule, hyper, options, stack)
+                skipped += n
+                if momenta.numel() > 0:
+                    _descend([param for _, param, *_ in stack], momenta, group)
         return skipped
 
 
+_STACK_ELEMENTS = 1 << 20
+"""At most so many are taken together, but for a matrix that is larger."""
+
+
 def _stacks(rows: list[Any]) -> Iterator[list[Any]]:
-    """Yield rows whose matrices are to be taken together."""
+    """Yield rows of matrices of one shape and dtype, which are to be taken together."""
     alike = defaultdict(list)
     for row in rows:
         _, param, grad, *_ = row
@@ -195,6 +193,21 @@ def _stacks(rows: list[Any]) -> Iterator[list[Any]]:
         n_most = max(_STACK_ELEMENTS // max(shape.numel(), 1), 1)
         for start in range(0, len(of_shape), n_most):
             yield of_shape[start : start + n_most]
+
+
+def _move_momenta(
+    rule: str, hyper: dict[str, float], options: dict[str, Any], stack: list[Any]
+) -> tuple[Tensor, int]:
+    """Return what is to be made orthogonal, in bfloat16, and how many blocks were skipped."""
+    _, _, grad, *_ = stack[0]
+    # The rule writes them in place of parameters; what it skips stays zero.
+    momenta = grad.new_zeros((len(stack), *grad.shape))
+    rows = [
+        (index, momentum, *tensors)
+        for (index, _, *tensors), momentum in zip(stack, momenta, strict=True)
+    ]
+    n_skipped = _native.step([(rule, hyper, options, rows)], torch.get_num_threads())
+    return momenta.to(torch.bfloat16), n_skipped
 
 
 def _check_orthogonal(group: Group) -> None:
@@ -217,21 +230,22 @@ def _numbers(group: Group) -> tuple[float, float, float, tuple[float, ...]]:
     return lr, weight_decay, eps, tuple(coefficients)
 
 
-def _descend(params: Iterable[Tensor], directions: Tensor, group: Group) -> None:
-    """Take a step along each of a stack of directions."""
-    if directions.numel() == 0:
-        return
+def _descend(params: list[Tensor], momenta: Tensor, group: Group) -> None:
+    """Take a step against each of a stack of momenta, made orthogonal."""
     lr, weight_decay, eps, coefficients = _numbers(group)
     adjust = _ADJUSTMENTS[group["adjust_lr_fn"] or "original"]
-    alpha = -lr * adjust(*directions.shape[1:])
-    steps = orthogonal(directions, coefficients, group["ns_steps"], eps)
+    alpha = -lr * adjust(*momenta.shape[1:])
+    # Autocasting would take products of float32 back to bfloat16.
+    with torch.autocast("cpu", enabled=False):
+        steps = orthogonal(momenta, coefficients, group["ns_steps"], eps, _PRODUCTS)
     for param, step in zip(params, steps, strict=True):
         param.detach().mul_(1 - lr * weight_decay).add_(step, alpha=alpha)
 
 
 def _has_matrix_units() -> bool:
-    """Return whether this CPU multiplies matrices of bfloat16 faster than those of float32."""
-    # Torch 2.6 and later. With the vectors of AVX-512 alone, float32 is up to 4 times faster.
+    """Return whether products of bfloat16 are faster than those of float32 on this CPU."""
+    # Torch says so of every CPU with AVX-512; but by vectors alone, they are up to 4 times slower.
+    # What tells the difference came with torch 2.6.
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
     if has_amx is not None and platform.machine().lower() in ("x86_64", "amd64"):
         return bool(has_amx())
@@ -242,6 +256,7 @@ def _has_matrix_units() -> bool:
 
 
 _PRODUCTS = torch.bfloat16 if _has_matrix_units() else torch.float32
+"""The dtype that products are made in."""
 
 
 def orthogonal(
@@ -249,26 +264,24 @@ def orthogonal(
     coefficients: tuple[float, ...],
     n_steps: int,
     eps: float,
-    products: torch.dtype = _PRODUCTS,
+    products: torch.dtype,
 ) -> Tensor:
-    """Return about the nearest matrices with orthonormal rows or columns, rounded to bfloat16.
+    """Return about the nearest matrices with orthonormal rows or columns, of a stack in bfloat16.
 
-    Each result of a product is rounded, whichever dtype it was made in.
+    Each result of a product is rounded to bfloat16, whichever dtype it was made in.
 
     Source: Jordan 2024; a quintic Newton-Schulz iteration `a X + (b A + c A^2) X`, A = X X^T.
     """
     a, b, c = coefficients
-    x = matrices.to(torch.bfloat16, copy=True)
-    is_tall = x.shape[-2] > x.shape[-1]
-    if is_tall:
-        x = x.mT
-    x.div_(torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=eps))
-    x = x.to(products)
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if is_tall else matrices
+    norms = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
+    x = (x / norms.clamp(min=eps)).to(products)
     for _ in range(n_steps):
         gram = _rounded(torch.bmm(x, x.mT))
         gram = _rounded(torch.baddbmm(gram, gram, gram, beta=b, alpha=c))
         x = _rounded(torch.baddbmm(x, gram, x, beta=a))
-    return x.mT if is_tall else x
+    return (x.mT if is_tall else x).to(torch.bfloat16)
 
 
 def _rounded(matrices: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 //! Blocks: a scale and its codes from values, and values from them.
 
 use crate::element::{Compute, Element};
-use crate::format::{Codec, DecodeBlocks, EncodeBlocks};
+use crate::format::{Codec, DecodeBlocks, ENCODING_ASKS, EncodeBlocks};
 use crate::layout::Layout;
 use crate::real::Real;
 use crate::rounding::Rounding;
@@ -65,7 +65,7 @@ impl<'a> Scratch<'a> {
     ) -> u32 {
         let mut peak = simd.splat_i32(0);
         for pair in 0..values.len() / PAIR {
-            ahead.ask(pair, size_of::<[E; PAIR]>());
+            ahead.ask(pair, loading_asks::<E>());
         }
         let (whole, rest) = values.as_chunks::<GROUP>();
         let to = &mut self.pairs.as_flattened_mut()[group..];
@@ -195,6 +195,11 @@ pub(crate) fn magnitude_bits<S: Simd>(simd: S, value: S::F32) -> S::I32 {
     simd.bits(value.abs())
 }
 
+/// Bytes that are asked for while a pair of groups is loaded to be quantized. The rest is while it is encoded.
+const fn loading_asks<E>() -> usize {
+    size_of::<[E; PAIR]>().saturating_sub(ENCODING_ASKS)
+}
+
 /// Quantizes consecutive blocks of a tensor to nearest. All slices begin at the first of them.
 pub(crate) struct QuantizeBlocks<'a, E> {
     pub(crate) level: Level,
@@ -218,15 +223,16 @@ impl<E: Element> Kernel for QuantizeBlocks<'_, E> {
         let mut scratch = Scratch::new(&mut memory, block_size);
         for (indices, elements) in layout.batches(blocks, blocks_in_batch(block_size)) {
             let mut peaks = [0; MAX_BLOCKS];
-            let ahead = Ahead::of(values, elements.start, values.as_ptr_range().end.cast());
+            let ahead = Ahead::of(values, &elements, values.as_ptr_range().end.cast());
             for (block, values) in values[elements.clone()].chunks(block_size).enumerate() {
                 let first = block * block_size;
-                let ahead = ahead.skip(first * size_of::<E>());
+                let ahead = ahead.skip(first / PAIR * loading_asks::<E>());
                 peaks[block] = scratch.load(simd, first / GROUP, values, signed, ahead);
             }
+            let ahead = ahead.skip(elements.len() / PAIR * loading_asks::<E>());
             let peaks = &peaks[..indices.len()];
             let (codes, scales) = (&mut codes[elements], &mut scales[indices]);
-            let (rounding, ahead) = (Rounding::Nearest, Ahead::NOWHERE);
+            let rounding = Rounding::Nearest;
             scratch.encode(level, codec, signed, rounding, peaks, codes, scales, ahead);
         }
     }
@@ -254,7 +260,7 @@ impl<E: Element> Kernel for DequantizeBlocks<'_, E> {
         let mut memory = Scratch::memory(1, block_size, values.len());
         let mut scratch = Scratch::new(&mut memory, block_size);
         for (indices, elements) in layout.batches(blocks, blocks_in_batch(block_size)) {
-            let ahead = Ahead::of(codes, elements.start, codes.as_ptr_range().end);
+            let ahead = Ahead::of(codes, &elements, codes.as_ptr_range().end);
             let (scales, now) = (&scales[indices], &codes[elements.clone()]);
             scratch.decode(level, codec, signed, scales, now, ahead);
             scratch.store(simd, &mut values[elements]);

@@ -73,12 +73,19 @@ impl AddAssign for Outcome {
 }
 
 /// Where the elements lie that will be wanted after those of some blocks: to be asked for, and no more.
+/// They are taken to be of the types of these; where they are not, some of it is asked for in vain.
 #[derive(Clone, Copy)]
 pub(crate) struct Next<const N: usize> {
     pub(crate) param: *const u8,
     pub(crate) grad: *const u8,
     /// Of states that are quantized, the codes.
     pub(crate) states: [*const u8; N],
+}
+
+impl<const N: usize> Next<N> {
+    /// Not known.
+    pub(crate) const NOWHERE: Self =
+        Self { param: core::ptr::null(), grad: core::ptr::null(), states: [core::ptr::null(); N] };
 }
 
 /// Consecutive blocks of one tensor, to be passed over by a rule. All slices begin at the first of them.
@@ -130,8 +137,8 @@ where
         let layout = step.layout;
         for (indices, elements) in layout.batches(step.blocks.clone(), n_most) {
             let first_block = step.blocks.start + indices.start;
-            let param_ahead = Ahead::of(step.param, elements.start, step.next.param);
-            let grad_ahead = Ahead::of(step.grad, elements.start, step.next.grad);
+            let param_ahead = Ahead::of(step.param, &elements, step.next.param);
+            let grad_ahead = Ahead::of(step.grad, &elements, step.next.grad);
             let grad = &step.grad[elements.clone()];
             if step.options.skip_nonfinite && !grad.iter().all(|&value| fits(value, QUANTIZED)) {
                 outcome.skipped += 1;
@@ -148,7 +155,7 @@ where
                 match from.next() {
                     Some(((StateBlocks::Quantized { codes, scales, .. }, fresh), _)) => {
                         let (codec, signed) = (&step.options.codec, is_signed::<R, N>(i));
-                        let ahead = Ahead::of(codes, elements.start, next);
+                        let ahead = Ahead::of(codes, &elements, next);
                         let (codes, scales) = (&codes[elements.clone()], &scales[indices.clone()]);
                         if in_loop {
                             (part.codes, part.scales, part.ahead) = (pairs(codes), scales, ahead);
@@ -161,7 +168,7 @@ where
                         part.full = room.of(&mut full[elements.clone()]);
                     }
                     Some(((StateBlocks::Copy(copy), _), (_, room))) => {
-                        part.ahead = Ahead::of(copy, elements.start, next);
+                        part.ahead = Ahead::of(copy, &elements, next);
                         part.copy = room.of(&mut copy[elements.clone()]);
                     }
                     None => {}

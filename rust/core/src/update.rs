@@ -51,7 +51,8 @@ macro_rules! for_each_state {
 }
 pub(crate) use for_each_state;
 
-/// Bytes of gradients that are asked for in each turn. The rest is while states are encoded, if they are.
+/// Bytes of gradients that are asked for in each turn. The rest is while states are encoded; where they are
+/// not (if an update is only measured), or not in pairs of groups, it is left to the processor.
 pub(crate) const fn grad_asks<R: Rule<N>, E: Element, const N: usize>(encodes: bool) -> usize {
     let (mut n_encoded, mut i) = (0, 0);
     while i < N {

@@ -24,8 +24,9 @@
 //! reciprocal and the product are both rounded). Positions are a little high at the very top, so
 //! that both come out as the last level; packing saturates.
 
-use super::decode_blocks;
-use super::{Codebook, DecodeBlocks, Decoder, ENCODING_ASKS, EncodeBlocks, Format, LookUp};
+use super::{
+    Codebook, DecodeBlocks, Decoder, ENCODING_ASKS, EncodeBlocks, Format, LookUp, decode_blocks,
+};
 use crate::rounding::{Rounding, ThresholdLanes, Thresholds};
 use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Table, pairs_mut, vectors};
 use core::marker::PhantomData;

@@ -72,7 +72,7 @@ pub(crate) struct EncodeBlocks<'a> {
     pub(crate) signed: bool,
     /// How values between two codes are rounded.
     pub(crate) rounding: Rounding,
-    /// What to ask for meanwhile: [`ENCODING_ASKS`] for each pair of groups.
+    /// What to ask for meanwhile, [`ENCODING_ASKS`] for each pair of groups. A slow codec need not.
     pub(crate) ahead: Ahead,
 }
 

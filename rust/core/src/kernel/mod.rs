@@ -41,7 +41,7 @@ impl Job<'_> {
     /// Where a block and what follows it lie. Tensors that the job does not have are nowhere.
     fn place<const N: usize>(&self, block: usize) -> Next<N> {
         let element = self.layout.block(block).start;
-        // Scales are fewer.
+        // Scales are fewer, but where there is one element.
         let has_all = |state: &&Tensor| state.n_elements() == self.layout.n_elements();
         let mut states = self.states.iter().filter(has_all);
         let mut next_state = || states.next().map(|state| state.address_of(element));
@@ -199,7 +199,7 @@ trait Run<const N: usize>: Rule<N> {
     /// is seldom is not compiled for every type.
     fn go_wide<E: Element>(pass: Pass, job: &Job<'_>, step: StepBlocks<'_, Self, E, N>) -> Outcome {
         let StepBlocks { level, rule, options, layout, blocks, param, grad, .. } = step;
-        let StepBlocks { mut states, effect, next, .. } = step;
+        let StepBlocks { mut states, effect, .. } = step;
         let mut copies: [Vec<E::Compute>; N] = core::array::from_fn(|i| match &states[i] {
             StateBlocks::Copy(copy) => widened(level, copy),
             _ => vec![],
@@ -224,7 +224,8 @@ trait Run<const N: usize>: Rule<N> {
             grad: &wide_grad,
             states: wide_states,
             effect,
-            next,
+            // These are copies, of another size.
+            next: Next::NOWHERE,
         };
         let outcome = Self::go(pass, job.quantized, wide_step);
         if pass == Pass::Measure {

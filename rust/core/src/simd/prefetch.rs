@@ -6,10 +6,12 @@
 //! (Sapphire and Emerald Rapids) the two together take a fifth off a step that is bound by memory; on a Zen 3
 //! the latter does.
 
+use core::ops::Range;
+
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// How far ahead of what is worked on elements are asked for: as many as are worked on together.
+/// How far ahead elements are asked for, at least: as many as are usually worked on together.
 const AHEAD: usize = 1024;
 
 /// Asks for the cache lines of so many bytes from `address` on, which may be any address at all: nothing is
@@ -27,12 +29,14 @@ pub(crate) struct Ahead(*const u8);
 impl Ahead {
     pub(crate) const NOWHERE: Self = Self(core::ptr::null());
 
-    /// The elements some way ahead of element `at` of a slice, after which come those at `next`.
+    /// Elements after these of a slice and some way ahead of them. After those of the slice come those at
+    /// `next`.
     #[inline(always)]
-    pub(crate) fn of<T>(slice: &[T], at: usize, next: *const u8) -> Self {
-        let address = match (at + AHEAD).checked_sub(slice.len()) {
+    pub(crate) fn of<T>(slice: &[T], now: &Range<usize>, next: *const u8) -> Self {
+        let from = now.end.max(now.start + AHEAD);
+        let address = match from.checked_sub(slice.len()) {
             Some(beyond) => next.cast::<T>().wrapping_add(beyond),
-            None => slice.as_ptr().wrapping_add(at + AHEAD),
+            None => slice.as_ptr().wrapping_add(from),
         };
         Self(address.cast())
     }
@@ -90,4 +94,20 @@ fn prefetch_line<const FAR: bool>(address: *const u8) {
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = address;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_beyond_the_end_of_a_slice_is_looked_for_where_the_next_one_begins() {
+        let (here, next) = (vec![0_u32; 3 * AHEAD], vec![0_u32; AHEAD]);
+        let ahead = |now| Ahead::of(&here, &now, next.as_ptr().cast()).0.cast::<u32>();
+        assert_eq!(ahead(0..32), &raw const here[AHEAD]);
+        assert_eq!(ahead(2 * AHEAD - 1..2 * AHEAD), &raw const here[3 * AHEAD - 1]);
+        assert_eq!(ahead(2 * AHEAD..3 * AHEAD), &raw const next[0]);
+        assert_eq!(ahead(3 * AHEAD - 1..3 * AHEAD), &raw const next[AHEAD - 1]);
+        assert_eq!(ahead(0..2 * AHEAD), &raw const here[2 * AHEAD]);
+    }
 }
