@@ -21,7 +21,9 @@ use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};
 use crate::rule::{Kind, Rule};
 use crate::simd::{Ahead, GROUP, Kernel, Level, PAIR, Simd, pairs};
-use crate::update::{Part, StatePart, Sums, Tail, for_each_state, grad_asks, update_blocks};
+use crate::update::{
+    Part, PartAhead, StatePart, Sums, Tail, for_each_state, grad_asks, update_blocks,
+};
 use core::ops::{AddAssign, Range};
 
 /// How the blocks of a group of tensors are treated.
@@ -137,8 +139,11 @@ where
         let layout = step.layout;
         for (indices, elements) in layout.batches(step.blocks.clone(), n_most) {
             let first_block = step.blocks.start + indices.start;
-            let param_ahead = Ahead::of(step.param, &elements, step.next.param);
-            let grad_ahead = Ahead::of(step.grad, &elements, step.next.grad);
+            let mut ahead = PartAhead {
+                param: Ahead::of(step.param, &elements, step.next.param),
+                grad: Ahead::of(step.grad, &elements, step.next.grad),
+                states: [Ahead::NOWHERE; N],
+            };
             let grad = &step.grad[elements.clone()];
             if step.options.skip_nonfinite && !grad.iter().all(|&value| fits(value, QUANTIZED)) {
                 outcome.skipped += 1;
@@ -155,12 +160,12 @@ where
                 match from.next() {
                     Some(((StateBlocks::Quantized { codes, scales, .. }, fresh), _)) => {
                         let (codec, signed) = (&step.options.codec, is_signed::<R, N>(i));
-                        let ahead = Ahead::of(codes, &elements, next);
+                        ahead.states[i] = Ahead::of(codes, &elements, next);
                         let (codes, scales) = (&codes[elements.clone()], &scales[indices.clone()]);
                         if in_loop {
-                            (part.codes, part.scales, part.ahead) = (pairs(codes), scales, ahead);
+                            (part.codes, part.scales) = (pairs(codes), scales);
                         } else {
-                            fresh.decode(step.level, codec, signed, scales, codes, ahead);
+                            fresh.decode(step.level, codec, signed, scales, codes, ahead.states[i]);
                         }
                         part.fresh = fresh.pairs_mut();
                     }
@@ -168,13 +173,13 @@ where
                         part.full = room.of(&mut full[elements.clone()]);
                     }
                     Some(((StateBlocks::Copy(copy), _), (_, room))) => {
-                        part.ahead = Ahead::of(copy, &elements, next);
+                        ahead.states[i] = Ahead::of(copy, &elements, next);
                         part.copy = room.of(&mut copy[elements.clone()]);
                     }
                     None => {}
                 }
             });
-            let part = Part { param, grad, states, param_ahead, grad_ahead };
+            let part = Part { param, grad, states, ahead };
             let mut sums: Sums<E::Compute> = [[E::Compute::default(); GROUP]; 2];
             if in_loop {
                 update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(
@@ -200,7 +205,7 @@ where
             }
             outcome.squared_length += rooms.apply(step.level, target);
             if effect.writes_states() {
-                step.encode(&mut fresh, first_block, indices, elements, &peaks, grad_ahead);
+                step.encode(&mut fresh, first_block, indices, elements, &peaks, ahead.grad);
             }
         }
         outcome

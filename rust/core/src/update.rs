@@ -62,13 +62,21 @@ pub(crate) const fn grad_asks<R: Rule<N>, E: Element, const N: usize>(encodes: b
     size_of::<[E; TURN]>().saturating_sub(n_encoded * ENCODING_ASKS)
 }
 
-/// Consecutive elements of one block, and what to ask for while they are updated.
+/// Consecutive elements of one block.
 pub(crate) struct Part<'a, E: Element, const N: usize> {
     pub(crate) param: &'a mut [E],
     pub(crate) grad: &'a [E],
     pub(crate) states: [StatePart<'a, E>; N],
-    pub(crate) param_ahead: Ahead,
-    pub(crate) grad_ahead: Ahead,
+    pub(crate) ahead: PartAhead<N>,
+}
+
+/// What to ask for while elements are updated.
+#[derive(Clone, Copy)]
+pub(crate) struct PartAhead<const N: usize> {
+    pub(crate) param: Ahead,
+    pub(crate) grad: Ahead,
+    /// Of states that are copies, or decoded in the loop.
+    pub(crate) states: [Ahead; N],
 }
 
 /// One state of these elements. What a state does not have is empty.
@@ -81,20 +89,12 @@ pub(crate) struct StatePart<'a, E: Element> {
     pub(crate) scales: &'a [f32],
     pub(crate) full: &'a mut [E::Compute],
     pub(crate) copy: &'a mut [E],
-    /// What to ask for meanwhile.
-    pub(crate) ahead: Ahead,
 }
 
 impl<E: Element> StatePart<'_, E> {
     /// Of no elements.
-    pub(crate) const NONE: Self = Self {
-        fresh: nothing(),
-        codes: &[],
-        scales: &[],
-        full: nothing(),
-        copy: nothing(),
-        ahead: Ahead::NOWHERE,
-    };
+    pub(crate) const NONE: Self =
+        Self { fresh: nothing(), codes: &[], scales: &[], full: nothing(), copy: nothing() };
 }
 
 /// A [`StatePart`], turn by turn. All that it has is of one length, which is that of the loop: so nothing
@@ -105,18 +105,11 @@ struct Turns<'a, E: Element> {
     scales: &'a [f32],
     full: &'a mut [[[E::Compute; GROUP]; 2]],
     copy: &'a mut [[[E; GROUP]; 2]],
-    ahead: Ahead,
 }
 
 impl<'a, E: Element> Turns<'a, E> {
-    const NONE: Self = Self {
-        fresh: nothing(),
-        codes: &[],
-        scales: &[],
-        full: nothing(),
-        copy: nothing(),
-        ahead: Ahead::NOWHERE,
-    };
+    const NONE: Self =
+        Self { fresh: nothing(), codes: &[], scales: &[], full: nothing(), copy: nothing() };
 
     #[inline(always)]
     fn of(
@@ -126,7 +119,7 @@ impl<'a, E: Element> Turns<'a, E> {
         in_loop: bool,
         n_turns: usize,
     ) -> Self {
-        let mut turns = Self { scales: part.scales, ahead: part.ahead, ..Self::NONE };
+        let mut turns = Self { scales: part.scales, ..Self::NONE };
         match (kind, quantized) {
             (Kind::Copy, _) => turns.copy = &mut pairs_mut(part.copy)[..n_turns],
             (_, false) => turns.full = &mut pairs_mut(part.full)[..n_turns],
@@ -155,29 +148,24 @@ impl<E: Element, const N: usize> Part<'_, E, N> {
         let mut from = self.states.iter_mut();
         for_each_state!(i of N {
             let part = &mut states[i];
-            if let Some(from) = from.next() {
-                match (R::STATES[i].kind, QUANTIZED) {
-                    (Kind::Copy, _) => {
-                        part.copy = &mut from.copy[elements.clone()];
-                        part.ahead = from.ahead.skip(bytes_before);
-                    }
-                    (_, false) => part.full = &mut from.full[elements.clone()],
-                    (_, true) => {
-                        part.fresh = &mut from.fresh[elements.start / TURN..];
-                        // Where there are any, the turns are whole, and these are all of them.
-                        (part.codes, part.scales, part.ahead) =
-                            (from.codes, from.scales, from.ahead);
-                    }
+            match (R::STATES[i].kind, QUANTIZED, from.next()) {
+                (_, _, None) => {}
+                (Kind::Copy, _, Some(from)) => part.copy = &mut from.copy[elements.clone()],
+                (_, false, Some(from)) => part.full = &mut from.full[elements.clone()],
+                (_, true, Some(from)) => {
+                    part.fresh = &mut from.fresh[elements.start / TURN..];
+                    // Where there are any, the turns are whole, and these are all of them.
+                    (part.codes, part.scales) = (from.codes, from.scales);
                 }
             }
         });
-        Part {
-            param: &mut self.param[elements.clone()],
-            grad: &self.grad[elements],
-            states,
-            param_ahead: self.param_ahead.skip(bytes_before),
-            grad_ahead: self.grad_ahead.skip(bytes_before),
-        }
+        let ahead = PartAhead {
+            param: self.ahead.param.skip(bytes_before),
+            grad: self.ahead.grad.skip(bytes_before),
+            // Of codes, none are before.
+            states: self.ahead.states.map(|state| state.skip(bytes_before)),
+        };
+        Part { param: &mut self.param[elements.clone()], grad: &self.grad[elements], states, ahead }
     }
 }
 
@@ -308,7 +296,7 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
     D: Decoding<S>,
 {
     let (params, grads) = (pairs_mut(part.param), pairs(part.grad));
-    let (param_ahead, grad_ahead) = (part.param_ahead, part.grad_ahead);
+    let ahead = part.ahead;
     let n_turns = params.len();
     let grads = &grads[..n_turns];
     let mut states = [const { Turns::NONE }; N];
@@ -321,14 +309,14 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
     let mut scales = [simd.splat(0.0); N];
     for turn in 0..n_turns {
         let (param, grad) = (&mut params[turn], &grads[turn]);
-        param_ahead.ask(turn, size_of::<[E; TURN]>());
-        grad_ahead.ask(turn, grad_asks::<R, E, N>(QUANTIZED && !MEASURE));
+        ahead.param.ask(turn, size_of::<[E; TURN]>());
+        ahead.grad.ask(turn, grad_asks::<R, E, N>(QUANTIZED && !MEASURE));
         let block_begins = peaks.n_left == peaks.turns_per_block;
         for_each_state!(i of N {
             if R::STATES[i].kind == Kind::Copy {
-                states[i].ahead.ask(turn, size_of::<[E; TURN]>());
+                ahead.states[i].ask(turn, size_of::<[E; TURN]>());
             } else if QUANTIZED && D::IN_LOOP {
-                states[i].ahead.ask(turn, TURN);
+                ahead.states[i].ask(turn, TURN);
                 if block_begins {
                     scales[i] = simd.splat(states[i].scales[peaks.n_blocks]);
                 }
