@@ -8,8 +8,8 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
 use optim8_core::{
-    Codec, Dtype, Layout, Name, Options, QuantizeCall, RuleEntry, Shape, StepGroup, Tensor,
-    dequantize, quantize, step,
+    Codec, Dtype, Layout, Name, Options, QuantizeCall, RuleEntry, StepGroup, Tensor, dequantize,
+    quantize, step,
 };
 use std::hint::black_box;
 
@@ -17,10 +17,10 @@ const BLOCK_SIZE: usize = 256;
 
 /// A tensor whose memory lives until the process ends, as benches may.
 fn tensor<T>(dtype: Dtype, memory: Vec<T>) -> Tensor {
-    let (name, shape) = (Name::Plain("bench"), Shape::from_slice(&[memory.len()]));
+    let (name, shape) = (Name::Plain("bench"), [memory.len()]);
     let data = memory.leak().as_mut_ptr().cast();
     // SAFETY: the memory is of this dtype, is never freed, and only the calls use it.
-    unsafe { Tensor::new(name, dtype, data, shape, None) }.expect("memory")
+    unsafe { Tensor::new(name, dtype, data, &shape, None) }.expect("memory")
 }
 
 /// Numbers that look like gradients: both signs, several decades.

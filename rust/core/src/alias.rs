@@ -6,34 +6,35 @@
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, gcd};
 use core::ops::Range;
+use std::borrow::Cow;
 
-/// A tensor of a call, where it lies, and whether the call writes to it.
-pub(crate) struct Access<'a> {
+/// Where a tensor of a call lies, whether the call writes to it, and which one it is.
+pub(crate) struct Access<K> {
     pub(crate) addresses: Range<usize>,
-    pub(crate) tensor: &'a Tensor,
     pub(crate) written: bool,
+    pub(crate) key: K,
 }
 
-impl<'a> Access<'a> {
-    pub(crate) fn new(tensor: &'a Tensor, written: bool) -> Self {
-        Self { addresses: tensor.addresses(), tensor, written }
-    }
-}
-
-/// Requires that no tensor that is written shares memory with another.
-pub(crate) fn check(mut accesses: Vec<Access<'_>>) -> Result<()> {
+/// Requires that no tensor that is written shares memory with another. `tensor` finds one by its key,
+/// and is asked for those only whose addresses meet.
+pub(crate) fn check<'a, K: Copy>(
+    mut accesses: Vec<Access<K>>,
+    tensor: impl Fn(K) -> Cow<'a, Tensor>,
+) -> Result<()> {
     accesses.retain(|access| !access.addresses.is_empty());
     accesses.sort_unstable_by_key(|access| access.addresses.start);
     // Those of the tensors before that reach further than where this one starts: mostly none.
-    let mut open: Vec<&Access<'_>> = vec![];
+    let mut open: Vec<&Access<K>> = vec![];
     for access in &accesses {
         open.retain(|other| other.addresses.end > access.addresses.start);
         for other in &open {
-            if (access.written || other.written) && elements_meet(other.tensor, access.tensor) {
-                return Err(Error::Alias {
-                    first: other.tensor.name().to_string(),
-                    second: access.tensor.name().to_string(),
-                });
+            if !access.written && !other.written {
+                continue;
+            }
+            let (first, second) = (tensor(other.key), tensor(access.key));
+            if elements_meet(&first, &second) {
+                let (first, second) = (first.name().to_string(), second.name().to_string());
+                return Err(Error::Alias { first, second });
             }
         }
         open.push(access);
@@ -90,8 +91,7 @@ fn lie_apart(a: &Tensor, b: &Tensor) -> bool {
 mod tests {
     use super::*;
     use crate::element::Dtype;
-    use crate::layout::Shape;
-    use crate::tensor::{Name, Strides};
+    use crate::tensor::Name;
     use proptest::prelude::*;
 
     /// A float32 view of a buffer: where it begins, and (length, stride) of each dimension.
@@ -130,21 +130,21 @@ mod tests {
             let mut memory = [0.0_f32; LEN];
             let start = memory.as_mut_ptr();
             let tensors: Vec<Tensor> = views.iter().map(|((offset, dims), _)| {
-                let shape: Shape = dims.iter().map(|dim| dim.0).collect();
-                let strides: Strides = dims.iter().map(|dim| dim.1).collect();
+                let shape: Vec<_> = dims.iter().map(|dim| dim.0).collect();
+                let strides: Vec<_> = dims.iter().map(|dim| dim.1).collect();
                 let data = start.wrapping_add(*offset).cast();
                 // SAFETY: the view is within the memory, and nobody reads or writes it.
-                unsafe { Tensor::new(Name::Plain("view"), Dtype::Float32, data, shape, Some(strides)) }
+                unsafe { Tensor::new(Name::Plain("view"), Dtype::Float32, data, &shape, Some(&strides)) }
                     .expect("memory")
             }).collect();
-            let accesses: Vec<_> = tensors.iter().zip(&views)
-                .map(|(tensor, &(_, written))| Access::new(tensor, written))
+            let accesses: Vec<_> = tensors.iter().zip(&views).enumerate()
+                .map(|(key, (tensor, &(_, written)))| Access { addresses: tensor.addresses(), written, key })
                 .collect();
             let clash = (0..views.len()).any(|a| (0..a).any(|b| {
                 let of_b = elements(&views[b].0);
                 (views[a].1 || views[b].1) && elements(&views[a].0).iter().any(|e| of_b.contains(e))
             }));
-            prop_assert_eq!(check(accesses).is_err(), clash);
+            prop_assert_eq!(check(accesses, |key| Cow::Borrowed(&tensors[key])).is_err(), clash);
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::block::{DequantizeBlocks, QuantizeBlocks, SumOfSquares};
 use crate::effect::Effect;
 use crate::element::{Dtype, Element, for_float};
 use crate::error::{Error, Result};
+use crate::flat::Flat;
 use crate::format::Codec;
 use crate::group::{StepGroup, StepParam, check_apart};
 use crate::kernel::{BoundRule, Job, Pass};
@@ -14,6 +15,7 @@ use crate::pool::{self, Threads};
 use crate::simd::Level;
 use crate::step::Outcome;
 use crate::tensor::Tensor;
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 /// Below this many elements for each thread, waking a thread costs more than it saves.
@@ -79,9 +81,9 @@ fn step_with(
     let mut numbers = vec![];
     for (group, given) in groups.iter().flat_map(|group| group.params().map(move |p| (group, p))) {
         let StepParam { index, layout, quantized, param, grad, scalars, states } = given;
-        // SAFETY: the group has found one float32 in each, as a slice, and `check_apart` that nothing
-        // else of this call shares their memory.
-        let number = |scalar: &Tensor| unsafe { scalar.slice::<f32>(0..1)[0] };
+        // SAFETY: the group has found one float32 in each, and `check_apart` that nothing else of this call
+        // shares their memory.
+        let number = |scalar: &Flat| unsafe { scalar.slice::<f32>(0..1)[0] };
         numbers.clear();
         numbers.extend(scalars.iter().map(number));
         numbers[0] += 1.0;
@@ -230,12 +232,13 @@ pub struct QuantizeCall {
 ///
 /// Any [`Error`] that says what does not fit; then nothing has been written.
 pub fn quantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
-    let layout = check_call(call, false)?;
-    for_float!(call.values.dtype(), E => quantize_as::<E>(call, layout, n_threads))
+    let checked = check_call(call, false)?;
+    for_float!(call.values.dtype(), E => quantize_as::<E>(call, &checked, n_threads))
 }
 
-fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
+fn quantize_as<E: Element>(call: &QuantizeCall, checked: &Checked, n_threads: usize) -> Result<()> {
     let level = Level::best()?;
+    let &Checked { layout, codes, scales } = checked;
     let plan = Plan::new(vec![layout]);
     run(&plan, n_threads, &|chunk| {
         let (_, blocks) = plan.chunk(chunk);
@@ -243,8 +246,8 @@ fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
         // blocks, and codes and scales share memory with nothing.
         unsafe {
-            let codes = call.codes.slice_mut(elements.clone());
-            let scales = call.scales.slice_mut(blocks.clone());
+            let codes = codes.slice_mut(elements.clone());
+            let scales = scales.slice_mut(blocks.clone());
             call.values.read(elements, |values: &[E]| {
                 let (codec, signed) = (&call.codec, call.signed);
                 level.run(QuantizeBlocks {
@@ -269,12 +272,17 @@ fn quantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize
 ///
 /// Any [`Error`] that says what does not fit; then nothing has been written.
 pub fn dequantize(call: &QuantizeCall, n_threads: usize) -> Result<()> {
-    let layout = check_call(call, true)?;
-    for_float!(call.values.dtype(), E => dequantize_as::<E>(call, layout, n_threads))
+    let checked = check_call(call, true)?;
+    for_float!(call.values.dtype(), E => dequantize_as::<E>(call, &checked, n_threads))
 }
 
-fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usize) -> Result<()> {
+fn dequantize_as<E: Element>(
+    call: &QuantizeCall,
+    checked: &Checked,
+    n_threads: usize,
+) -> Result<()> {
     let level = Level::best()?;
+    let &Checked { layout, codes, scales } = checked;
     let plan = Plan::new(vec![layout]);
     run(&plan, n_threads, &|chunk| {
         let (_, blocks) = plan.chunk(chunk);
@@ -282,8 +290,8 @@ fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usi
         // SAFETY: dtypes, lengths and contiguity have been checked; chunks are disjoint ranges of
         // blocks, and the values share memory with nothing.
         unsafe {
-            let codes = call.codes.slice(elements.clone());
-            let scales = call.scales.slice(blocks.clone());
+            let codes = codes.slice(elements.clone());
+            let scales = scales.slice(blocks.clone());
             call.values.update(elements, true, |values: &mut [E]| {
                 let (codec, signed) = (&call.codec, call.signed);
                 level.run(DequantizeBlocks {
@@ -302,21 +310,33 @@ fn dequantize_as<E: Element>(call: &QuantizeCall, layout: Layout, n_threads: usi
     Ok(())
 }
 
-fn check_call(call: &QuantizeCall, values_written: bool) -> Result<Layout> {
+/// What a call turned out to have.
+struct Checked {
+    layout: Layout,
+    codes: Flat,
+    scales: Flat,
+}
+
+fn check_call(call: &QuantizeCall, values_written: bool) -> Result<Checked> {
     let QuantizeCall { values, codes, scales, block_size, .. } = call;
     values.expect_float()?;
     if values_written {
         values.expect_no_self_overlap()?;
     }
     let layout = Layout::new(values.shape(), *block_size)?;
-    codes.expect_slice_of(Dtype::UInt8, values.shape())?;
-    scales.expect_slice_of(Dtype::Float32, &layout.scales_shape())?;
-    alias::check(vec![
-        Access::new(values, values_written),
-        Access::new(codes, !values_written),
-        Access::new(scales, !values_written),
-    ])?;
-    Ok(layout)
+    let checked = Checked {
+        layout,
+        codes: codes.expect_flat_of(Dtype::UInt8, values.shape())?,
+        scales: scales.expect_flat_of(Dtype::Float32, &layout.scales_shape())?,
+    };
+    let tensors = [(values, values_written), (codes, !values_written), (scales, !values_written)];
+    let accesses = tensors.into_iter().map(|(tensor, written)| Access {
+        addresses: tensor.addresses(),
+        written,
+        key: tensor,
+    });
+    alias::check(accesses.collect(), Cow::Borrowed)?;
+    Ok(checked)
 }
 
 /// Calls `task` with the number of every chunk, in parallel if it is worth it.

@@ -2,17 +2,19 @@
 //!
 //! A step may have thousands of small tensors, and what is known of all of them does not stay in the nearest
 //! caches from one pass over them to the next. So there is one pass: a parameter's tensors are checked
-//! as soon as they are described, and what is to be compared with all others, where they lie, is put
-//! down on the side.
+//! as soon as they are described, and what is kept of most of them is where they lie (`flat.rs`).
 
 use crate::alias::{self, Access};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
+use crate::flat::Flat;
 use crate::layout::Layout;
 use crate::rules::{Part, RuleEntry};
+use crate::simd::prefetch;
 use crate::step::Options;
 use crate::tensor::{Name, Tensor};
 use core::ops::Range;
+use std::borrow::Cow;
 
 /// Parameters that share a rule and its options.
 pub struct StepGroup {
@@ -21,24 +23,19 @@ pub struct StepGroup {
     pub(crate) hyper: Vec<f64>,
     pub(crate) options: Options,
     rows: Vec<Row>,
-    /// Of all parameters.
-    tensors: Vec<Tensor>,
-    addresses: Vec<Range<usize>>,
+    /// The scalars and states of all parameters.
+    flats: Vec<Flat>,
 }
 
-/// A parameter, by where its tensors are among those of its group.
+/// A parameter, with where its scalars and states are among those of its group.
 struct Row {
     index: u64,
     layout: Layout,
     quantized: bool,
-    tensors: Range<usize>,
+    param: Tensor,
+    grad: Tensor,
+    flats: Range<usize>,
 }
-
-/// The place of the gradient among the tensors of a parameter, which itself is the first.
-const GRAD: usize = 1;
-
-/// How many tensors are no scalars and no states.
-const N_FIRST: usize = 2;
 
 /// The checked tensors of a parameter.
 pub(crate) struct StepParam<'a> {
@@ -50,9 +47,9 @@ pub(crate) struct StepParam<'a> {
     pub(crate) param: &'a Tensor,
     pub(crate) grad: &'a Tensor,
     /// One float32 each: how many steps there have been, and the rule's scalars.
-    pub(crate) scalars: &'a [Tensor],
+    pub(crate) scalars: &'a [Flat],
     /// Those of `RuleEntry::tensors`.
-    pub(crate) states: &'a [Tensor],
+    pub(crate) states: &'a [Flat],
 }
 
 impl StepGroup {
@@ -66,15 +63,13 @@ impl StepGroup {
         if found != expected {
             return Err(Error::Hyper { rule: rule.name, found, expected });
         }
-        Ok(Self { rule, hyper, options, rows: vec![], tensors: vec![], addresses: vec![] })
+        Ok(Self { rule, hyper, options, rows: vec![], flats: vec![] })
     }
 
     /// Makes room for so many parameters more.
     pub fn reserve(&mut self, n_params: usize) {
-        let n_tensors = N_FIRST + self.rule.n_scalars() + self.rule.tensors(true).count();
         self.rows.reserve(n_params);
-        self.tensors.reserve(n_params * n_tensors);
-        self.addresses.reserve(n_params * n_tensors);
+        self.flats.reserve(n_params * self.rule.names(true).count());
     }
 
     /// Puts in the parameter of this index in its optimizer, and takes its tensors: the parameter, the
@@ -86,11 +81,13 @@ impl StepGroup {
     ///
     /// Any [`Error`] that says what does not fit.
     pub fn push(&mut self, index: u64, tensors: &mut Vec<Tensor>) -> Result<()> {
+        let first = self.flats.len();
         let (layout, quantized) = self.check(index, tensors)?;
-        let first = self.tensors.len();
-        self.addresses.extend(tensors.iter().map(Tensor::addresses));
-        self.tensors.append(tensors);
-        self.rows.push(Row { index, layout, quantized, tensors: first..self.tensors.len() });
+        let flats = first..self.flats.len();
+        let mut tensors = tensors.drain(..);
+        let mut next = || tensors.next().expect("as many as were checked");
+        let (param, grad) = (next(), next());
+        self.rows.push(Row { index, layout, quantized, param, grad, flats });
         Ok(())
     }
 
@@ -101,37 +98,26 @@ impl StepGroup {
 
     /// All parameters.
     pub(crate) fn params(&self) -> impl Iterator<Item = StepParam<'_>> {
-        self.rows.iter().map(|&Row { index, layout, quantized, ref tensors }| {
-            let (first, others) = self.tensors[tensors.clone()].split_at(N_FIRST);
-            let (scalars, states) = others.split_at(self.rule.n_scalars());
-            let (param, grad) = (&first[0], &first[GRAD]);
+        self.rows.iter().map(|&Row { index, layout, quantized, ref param, ref grad, ref flats }| {
+            let (scalars, states) = self.flats[flats.clone()].split_at(self.rule.n_scalars());
             StepParam { index, layout, quantized, param, grad, scalars, states }
         })
     }
 
-    /// All tensors, and whether they are written.
-    fn accesses(&self) -> impl Iterator<Item = Access<'_>> {
-        self.rows.iter().flat_map(|row| {
-            row.tensors.clone().enumerate().map(|(at, i)| Access {
-                addresses: self.addresses[i].clone(),
-                tensor: &self.tensors[i],
-                written: at != GRAD,
-            })
-        })
-    }
-
-    /// Checks the tensors of a parameter; returns its blocks, and whether its states are quantized.
-    fn check(&self, index: u64, tensors: &[Tensor]) -> Result<(Layout, bool)> {
-        let n_scalars = self.rule.n_scalars();
-        let [full, quantized] =
-            [false, true].map(|quantized| n_scalars + self.rule.tensors(quantized).count());
-        let found = tensors.len().saturating_sub(N_FIRST);
-        if tensors.len() < N_FIRST || found != full && found != quantized {
-            let tensor = Name::Param(index).to_string();
-            return Err(Error::StateCount { tensor, found, full, quantized });
-        }
-        let (param, grad) = (&tensors[0], &tensors[GRAD]);
-        let (scalars, states) = tensors[N_FIRST..].split_at(n_scalars);
+    /// Checks the tensors of a parameter; puts down where scalars and states lie (which belongs to no row if
+    /// there is an error), and returns its blocks, and whether its states are quantized.
+    fn check(&mut self, index: u64, tensors: &[Tensor]) -> Result<(Layout, bool)> {
+        let [full, quantized] = [false, true].map(|quantized| self.rule.names(quantized).count());
+        let found = tensors.len().saturating_sub(2);
+        let (param, grad, others) = match tensors {
+            [param, grad, others @ ..] if found == full || found == quantized => {
+                (param, grad, others)
+            }
+            _ => {
+                let tensor = Name::Param(index).to_string();
+                return Err(Error::StateCount { tensor, found, full, quantized });
+            }
+        };
         param.expect_float()?;
         if self.options.stochastic_params && param.dtype() == Dtype::Float16 {
             return Err(Error::Dtype {
@@ -143,12 +129,16 @@ impl StepGroup {
         param.expect_no_self_overlap()?;
         grad.expect_dtype(param.dtype())?;
         grad.expect_shape(param.shape())?;
+        let (scalars, states) = others.split_at(self.rule.n_scalars());
         for scalar in scalars {
             scalar.expect_dtype(Dtype::Float32)?;
-            scalar.expect_slice()?;
-            if scalar.n_elements() != 1 {
+            let flat = scalar.expect_flat()?;
+            if flat.n_elements() != 1 {
                 scalar.expect_shape(&[])?;
             }
+            // It is the first to be read when the step begins.
+            prefetch(flat.address_of(0), 1);
+            self.flats.push(flat);
         }
         let layout = Layout::new(param.shape(), self.options.block_size)?;
         let quantized = found != full;
@@ -159,13 +149,59 @@ impl StepGroup {
                 Part::Codes => (Dtype::UInt8, param.shape()),
                 Part::Scales => (Dtype::Float32, &*layout.scales_shape()),
             };
-            state.expect_slice_of(dtype, shape)?;
+            self.flats.push(state.expect_flat_of(dtype, shape)?);
         }
         Ok((layout, quantized))
     }
 }
 
+/// A tensor of a step.
+#[derive(Clone, Copy)]
+enum Which {
+    Param,
+    Grad,
+    /// The scalar or state of this number among those of its parameter.
+    Other(u16),
+}
+
+/// The group and the row of this number among those of all groups.
+fn row_of(groups: &[StepGroup], mut at: usize) -> (&StepGroup, &Row) {
+    for group in groups {
+        match group.rows.get(at) {
+            Some(row) => return (group, row),
+            None => at -= group.rows.len(),
+        }
+    }
+    unreachable!("row {at} of no group")
+}
+
 /// Requires of all parameters of a step together that no tensor which is written shares memory with another.
 pub(crate) fn check_apart(groups: &[StepGroup]) -> Result<()> {
-    alias::check(groups.iter().flat_map(StepGroup::accesses).collect())
+    let rows = groups.iter().flat_map(|group| group.rows.iter().map(move |row| (group, row)));
+    let n_tensors = groups.iter().map(|group| 2 * group.rows.len() + group.flats.len()).sum();
+    let mut accesses = Vec::with_capacity(n_tensors);
+    for (at, (group, row)) in rows.enumerate() {
+        let mut put = |addresses, which| {
+            let written = !matches!(which, Which::Grad);
+            accesses.push(Access { addresses, written, key: (at as u32, which) });
+        };
+        put(row.param.addresses(), Which::Param);
+        put(row.grad.addresses(), Which::Grad);
+        for (other, flat) in group.flats[row.flats.clone()].iter().enumerate() {
+            put(flat.addresses(), Which::Other(other as u16));
+        }
+    }
+    alias::check(accesses, |(at, which)| {
+        let (group, row) = row_of(groups, at as usize);
+        match which {
+            Which::Param => Cow::Borrowed(&row.param),
+            Which::Grad => Cow::Borrowed(&row.grad),
+            Which::Other(other) => {
+                let other = usize::from(other);
+                let flat = group.flats[row.flats.clone()][other];
+                let (what, suffix) = group.rule.names(row.quantized).nth(other).expect("a name");
+                Cow::Owned(flat.named(Name::Of(what, row.index, suffix)))
+            }
+        }
+    })
 }

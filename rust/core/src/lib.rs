@@ -7,7 +7,7 @@
 //!        real <-+                     decoding <-+  layout <---------------+- update
 //!             ^------------------------------------- rule <----------------+
 //!
-//! update <- step <- kernel <- rules <- group <- api -> plan, pool, alias, tensor <- strided
+//! update <- step <- kernel <- rules <- group <- api -> plan, pool, alias, flat, tensor <- strided
 //! ```
 //!
 //! - [`Layout`]: where blocks begin and end.
@@ -24,6 +24,7 @@ mod decoding;
 mod effect;
 mod element;
 mod error;
+mod flat;
 mod format;
 mod group;
 mod kernel;
@@ -53,4 +54,4 @@ pub use rule::{Kind, State};
 pub use rules::{Part, RULES, RuleEntry};
 pub use simd::{Level, prefetch};
 pub use step::Options;
-pub use tensor::{Name, Strides, Tensor};
+pub use tensor::{Name, Tensor};

@@ -7,14 +7,11 @@
 
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
+use crate::flat::Flat;
 use crate::layout::Shape;
 use crate::strided::{self, Dims, Run};
 use core::ops::Range;
-use smallvec::SmallVec;
 use std::fmt;
-
-/// How far it is from one element to the next along each dimension, in elements.
-pub type Strides = SmallVec<[isize; 4]>;
 
 /// What a tensor is called in an error message.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +41,7 @@ pub struct Tensor {
     dtype: Dtype,
     data: *mut u8,
     shape: Shape,
-    /// None if contiguous.
+    /// How far it is from one element to the next along each dimension, in elements; None if contiguous.
     strides: Option<Box<[isize]>>,
 }
 
@@ -55,7 +52,7 @@ unsafe impl Send for Tensor {}
 unsafe impl Sync for Tensor {}
 
 impl Tensor {
-    /// Describes a tensor; one without `strides` is contiguous, as may be one with them.
+    /// Describes a tensor; one without `strides` (in elements) is contiguous, as may be one with them.
     ///
     /// # Safety
     ///
@@ -70,11 +67,11 @@ impl Tensor {
         name: Name,
         dtype: Dtype,
         data: *mut u8,
-        shape: Shape,
-        strides: Option<Strides>,
+        shape: &[usize],
+        strides: Option<&[isize]>,
     ) -> Result<Self> {
-        let strides = strides.filter(|strides| !is_row_major(&shape, strides));
-        let strides = strides.map(|strides| (&*strides).into());
+        let strides = strides.filter(|strides| !is_row_major(shape, strides)).map(Into::into);
+        let shape = Shape::from_slice(shape);
         let tensor = Self { name, dtype, data, shape, strides };
         if tensor.begins_before(1) { Err(tensor.without_memory()) } else { Ok(tensor) }
     }
@@ -152,9 +149,9 @@ impl Tensor {
     }
 
     /// Requires elements one after the other, aligned, so that they are a slice.
-    pub(crate) fn expect_slice(&self) -> Result<()> {
-        if self.is_slice() {
-            return Ok(());
+    pub(crate) fn expect_flat(&self) -> Result<Flat> {
+        if let Some(flat) = self.flat() {
+            return Ok(flat);
         }
         let tensor = self.name.to_string();
         Err(match &self.strides {
@@ -166,10 +163,10 @@ impl Tensor {
     }
 
     /// Requires a slice of this dtype and shape.
-    pub(crate) fn expect_slice_of(&self, dtype: Dtype, shape: &[usize]) -> Result<()> {
+    pub(crate) fn expect_flat_of(&self, dtype: Dtype, shape: &[usize]) -> Result<Flat> {
         self.expect_dtype(dtype)?;
         self.expect_shape(shape)?;
-        self.expect_slice()
+        self.expect_flat()
     }
 
     /// Requires that no two elements share memory, as far as strides tell.
@@ -200,8 +197,7 @@ impl Tensor {
     pub(crate) fn addresses(&self) -> Range<usize> {
         // One of no elements is contiguous.
         if self.is_contiguous() {
-            let start = self.data as usize;
-            return start..start + self.n_elements() * self.dtype.size();
+            return self.data as usize..self.address_of(self.n_elements()) as usize;
         }
         self.span(|_| true)
     }
@@ -233,41 +229,11 @@ impl Tensor {
         self.strides.is_none()
     }
 
-    /// Whether they do, and are aligned.
-    fn is_slice(&self) -> bool {
-        self.strides.is_none() && (self.data as usize).is_multiple_of(self.dtype.size())
-    }
-
-    /// Elements, in row-major order, as a slice.
-    ///
-    /// # Safety
-    ///
-    /// `T` is the type of this tensor's dtype, `expect_slice` has succeeded, `range` is within the
-    /// tensor, and nothing writes to it while the slice lives.
-    pub(crate) unsafe fn slice<T>(&self, range: Range<usize>) -> &[T] {
-        if range.is_empty() {
-            return &[];
-        }
-        debug_assert!(self.is_slice() && range.end <= self.n_elements());
-        // SAFETY: the maker of this tensor promised the memory; the caller promises the rest.
-        unsafe { core::slice::from_raw_parts(self.data.cast::<T>().add(range.start), range.len()) }
-    }
-
-    /// Elements, in row-major order, as a slice to be written.
-    ///
-    /// # Safety
-    ///
-    /// As [`Tensor::slice`], and nothing else reads or writes the range while the slice lives.
-    #[allow(clippy::mut_from_ref, reason = "the caller promises that ranges are disjoint")]
-    pub(crate) unsafe fn slice_mut<T>(&self, range: Range<usize>) -> &mut [T] {
-        if range.is_empty() {
-            return &mut [];
-        }
-        debug_assert!(self.is_slice() && range.end <= self.n_elements());
-        // SAFETY: the maker of this tensor promised the memory; the caller promises the rest.
-        unsafe {
-            core::slice::from_raw_parts_mut(self.data.cast::<T>().add(range.start), range.len())
-        }
+    /// The elements as a slice, if they do, and are aligned.
+    fn flat(&self) -> Option<Flat> {
+        let is_flat =
+            self.is_contiguous() && (self.data as usize).is_multiple_of(self.dtype.size());
+        is_flat.then(|| Flat::new(self.data, self.n_elements(), self.dtype))
     }
 
     /// Calls `f` with elements in row-major order, in place or in a copy.
@@ -281,9 +247,9 @@ impl Tensor {
         range: Range<usize>,
         f: impl FnOnce(&[E]) -> R,
     ) -> R {
-        if self.is_slice() {
-            // SAFETY: it is a slice; the caller promises the rest.
-            return f(unsafe { self.slice(range) });
+        if let Some(flat) = self.flat() {
+            // SAFETY: as this function.
+            return f(unsafe { flat.slice(range) });
         }
         // SAFETY: as this function.
         f(&unsafe { self.copy(range) })
@@ -318,9 +284,9 @@ impl Tensor {
         writes: bool,
         f: impl FnOnce(&mut [E]) -> R,
     ) -> R {
-        if self.is_slice() {
-            // SAFETY: it is a slice; the caller promises the rest.
-            return f(unsafe { self.slice_mut(range) });
+        if let Some(flat) = self.flat() {
+            // SAFETY: as this function.
+            return f(unsafe { flat.slice_mut(range) });
         }
         // SAFETY: as this function.
         let mut copy = unsafe { self.copy(range.clone()) };

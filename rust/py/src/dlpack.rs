@@ -11,8 +11,7 @@ use dlpack_ffi::{
     DLDataTypeCode, DLDeviceType, DLPACK_MAJOR_VERSION, DLPackExchangeAPI, DLPackExchangeAPIHeader,
     DLTensor,
 };
-use optim8_core::{Dtype, Name, Tensor, prefetch};
-use pyo3::ffi;
+use optim8_core::{Dtype, Name, Tensor};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyType};
 
@@ -20,10 +19,7 @@ use pyo3::types::{PyCapsule, PyType};
 type Describe = unsafe extern "C" fn(tensor: *mut c_void, to: *mut DLTensor) -> c_int;
 
 /// A class's way of describing its tensors.
-pub(crate) struct Exchange {
-    class: Py<PyType>,
-    describe: Describe,
-}
+pub(crate) struct Exchange(Describe);
 
 impl Exchange {
     /// That of a class, if it has one that we know how to use.
@@ -39,28 +35,8 @@ impl Exchange {
         // SAFETY: as above; and in this version the table is of this type.
         let table = unsafe { table.cast::<DLPackExchangeAPI>().as_ref() };
         let describe = table.dltensor_from_py_object_no_sync?;
-        let size: usize = class.getattr("__basicsize__").ok()?.extract().ok()?;
-        if size < size_of::<(ffi::PyObject, [*const u8; N_WORDS])>() {
-            return None;
-        }
-        Some(Self { class: class.clone().unbind(), describe })
-    }
-
-    /// Asks for what describing a tensor will read, which mostly is in no cache.
-    ///
-    /// An object of torch's class holds where the tensor's own structure lies, in one of the words that follow
-    /// what all objects begin with. Which one differs between versions of torch, so all are taken for it:
-    /// asking for memory at what is no address does no harm.
-    pub(crate) fn prefetch(&self, tensor: &Bound<'_, PyAny>) {
-        let (object, class) = (tensor.as_ptr(), self.class.as_ptr());
-        // SAFETY: both are objects that we hold references to, the second one a class.
-        if unsafe { ffi::PyObject_TypeCheck(object, class.cast()) } == 0 {
-            return;
-        }
-        // SAFETY: an object of this class, or of one made from it, has these words (see `of`), and
-        // nothing writes to them while we hold the interpreter.
-        let words = unsafe { object.add(1).cast::<[*const u8; N_WORDS]>().read() };
-        words.into_iter().for_each(|address| prefetch(address, N_BYTES));
+        // Lengths and strides are taken where they are, in 64 bits.
+        (size_of::<usize>() == size_of::<i64>()).then_some(Self(describe))
     }
 
     /// Describes a tensor, if the class can and we can use it: not one that is sparse, on another
@@ -69,7 +45,7 @@ impl Exchange {
         let mut found = MaybeUninit::<DLTensor>::uninit();
         // SAFETY: torch's function checks whether it was given a tensor; we hold a reference to it, and
         // the interpreter; and there is room for a `DLTensor`.
-        if unsafe { (self.describe)(tensor.as_ptr().cast(), found.as_mut_ptr()) } != 0 {
+        if unsafe { self.0(tensor.as_ptr().cast(), found.as_mut_ptr()) } != 0 {
             PyErr::take(tensor.py());
             return None;
         }
@@ -81,21 +57,15 @@ impl Exchange {
         let dtype = dtype(&found)?;
         // SAFETY: both point to `ndim` numbers of the tensor, which does not change before this returns:
         // we hold the interpreter.
-        let (shape, strides) =
-            unsafe { (numbers(found.shape, found.ndim)?, numbers(found.strides, found.ndim)?) };
+        let (shape, strides): (&[usize], &[isize]) = unsafe {
+            let (shape, strides) = (found.shape.cast(), found.strides.cast());
+            (numbers(shape, found.ndim)?, numbers(strides, found.ndim)?)
+        };
         let data = found.data.cast::<u8>().wrapping_add(found.byte_offset as usize);
-        let shape = shape.iter().map(|&len| len as usize).collect();
-        let strides = strides.iter().map(|&stride| stride as isize).collect();
         // SAFETY: `tensor.rs` says why.
         unsafe { Tensor::new(name, dtype, data, shape, Some(strides)) }.ok()
     }
 }
-
-/// Words of an object of torch's class, one of which says where the tensor's own structure lies.
-const N_WORDS: usize = 2;
-
-/// Bytes of that structure, about.
-const N_BYTES: usize = 192;
 
 const NAME: Option<&core::ffi::CStr> = Some(c"dlpack_exchange_api");
 
@@ -104,7 +74,7 @@ const NAME: Option<&core::ffi::CStr> = Some(c"dlpack_exchange_api");
 /// # Safety
 ///
 /// They are there while the slice lives, and nothing writes to them.
-unsafe fn numbers<'a>(at: *const i64, ndim: i32) -> Option<&'a [i64]> {
+unsafe fn numbers<'a, T>(at: *const T, ndim: i32) -> Option<&'a [T]> {
     match ndim {
         0 => Some(&[]),
         _ if at.is_null() => None,

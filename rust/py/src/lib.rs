@@ -3,6 +3,7 @@
 //! Only conversions are here. Tensors come as Python objects, are described (`tensor.rs`), and stay
 //! referenced by the arguments for as long as a call runs; the interpreter is released while it does.
 
+mod ahead;
 mod dlpack;
 mod error;
 mod quant;

@@ -133,22 +133,16 @@ fn item<'py>(dict: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny
     dict.get_item(name)?.ok_or_else(|| PyValueError::new_err(format!("missing '{name}'")))
 }
 
-/// How many parameters before it is described, the tensors of one are asked for.
-const N_AHEAD: usize = 2;
-
 /// Puts parameters into a group, from rows of (index, parameter, gradient, step, the rule's scalars ...,
 /// states ...).
 fn put_rows(group: &mut StepGroup, rule: &RuleEntry, rows: &Bound<'_, PyTuple>) -> PyResult<()> {
     let torch = Torch::get(rows.py())?;
-    let [full, quantized] = [false, true].map(|quantized| names(rule, quantized));
+    let [full, quantized] =
+        [false, true].map(|quantized| rule.names(quantized).collect::<Vec<_>>());
     group.reserve(rows.len());
     let mut tensors = vec![];
     for (at, row) in rows.iter_borrowed().enumerate() {
-        if at + N_AHEAD < rows.len()
-            && let Ok(ahead) = rows.get_borrowed_item(at + N_AHEAD)?.cast::<PyTuple>()
-        {
-            torch.prefetch(ahead.iter_borrowed());
-        }
+        torch.prefetch(rows, at)?;
         let row = row.cast::<PyTuple>()?;
         let index = row.get_borrowed_item(0)?.extract()?;
         let names = if row.len() == 3 + quantized.len() { &quantized } else { &full };
@@ -170,10 +164,4 @@ fn put_rows(group: &mut StepGroup, rule: &RuleEntry, rows: &Bound<'_, PyTuple>) 
         group.push(index, &mut tensors).map_err(to_python)?;
     }
     Ok(())
-}
-
-/// What the scalars and states of a parameter are called, if these are kept so.
-fn names(rule: &RuleEntry, quantized: bool) -> Vec<(&'static str, &'static str)> {
-    let scalars = core::iter::once(&"step").chain(rule.scalars).map(|&scalar| (scalar, ""));
-    scalars.chain(rule.tensors(quantized).map(|(state, part)| (state, part.suffix()))).collect()
 }

@@ -4,6 +4,7 @@
 //! small ones. Where it does not, because it is too old or because a tensor is not one for us, Python's
 //! attributes of the tensor say where it lies, or what is wrong with it.
 
+use crate::ahead::Structures;
 use crate::dlpack::Exchange;
 use crate::error::to_python;
 use core::ptr::with_exposed_provenance_mut;
@@ -12,12 +13,13 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyTuple, PyType};
 
 /// What torch has of our dtypes and of layouts, and its way of describing tensors.
 pub(crate) struct Torch {
     class: Py<PyType>,
     exchange: Option<Exchange>,
+    structures: Option<Structures>,
     dtypes: [(Py<PyAny>, Dtype); 5],
     strided: Py<PyAny>,
 }
@@ -36,6 +38,7 @@ impl Torch {
             let class = torch.getattr("Tensor")?.cast_into::<PyType>()?;
             Ok(Self {
                 exchange: Exchange::of(&class),
+                structures: Structures::of(&class).ok().flatten(),
                 class: class.unbind(),
                 dtypes: [
                     dtype(Dtype::Float32)?,
@@ -49,11 +52,9 @@ impl Torch {
         })
     }
 
-    /// Told that some objects will soon be described, if they are tensors.
-    pub(crate) fn prefetch<'py>(&self, tensors: impl Iterator<Item = Borrowed<'py, 'py, PyAny>>) {
-        if let Some(torch) = &self.exchange {
-            tensors.for_each(|tensor| torch.prefetch(&tensor));
-        }
+    /// Told that the tensors of row `at` will be described now, and later those of the rows that follow.
+    pub(crate) fn prefetch(&self, rows: &Bound<'_, PyTuple>, at: usize) -> PyResult<()> {
+        self.structures.as_ref().map_or(Ok(()), |structures| structures.prefetch(rows, at))
     }
 
     /// Describes a tensor.
@@ -121,7 +122,6 @@ impl Torch {
         // SAFETY: torch describes memory that it owns, and Python's arguments keep the tensor alive
         // during the call. As with torch's own functions, a program that resizes or writes a tensor
         // in another thread during a call on it has itself to blame.
-        unsafe { Tensor::new(name, *dtype, data, shape.into(), Some(strides.into())) }
-            .map_err(to_python)
+        unsafe { Tensor::new(name, *dtype, data, &shape, Some(&strides)) }.map_err(to_python)
     }
 }

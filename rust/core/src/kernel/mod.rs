@@ -10,6 +10,7 @@ mod tests;
 
 use crate::effect::Effect;
 use crate::element::{Dtype, Element, for_float};
+use crate::flat::Flat;
 use crate::layout::Layout;
 use crate::rounding::Stream;
 use crate::rule::{Kind, Rule};
@@ -27,7 +28,7 @@ pub(crate) struct Job<'a> {
     pub(crate) param: &'a Tensor,
     pub(crate) grad: &'a Tensor,
     /// Those of `RuleEntry::tensors`.
-    pub(crate) states: &'a [Tensor],
+    pub(crate) states: &'a [Flat],
     /// Whether states that may be are quantized.
     pub(crate) quantized: bool,
     pub(crate) effect: Effect,
@@ -42,7 +43,7 @@ impl Job<'_> {
     fn place<const N: usize>(&self, block: usize) -> Next<N> {
         let element = self.layout.block(block).start;
         // Scales are fewer, but where there is one element.
-        let has_all = |state: &&Tensor| state.n_elements() == self.layout.n_elements();
+        let has_all = |state: &&Flat| state.n_elements() == self.layout.n_elements();
         let mut states = self.states.iter().filter(has_all);
         let mut next_state = || states.next().map(|state| state.address_of(element));
         Next {

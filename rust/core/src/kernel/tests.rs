@@ -3,8 +3,9 @@
 use super::{Job, Pass};
 use crate::effect::Effect;
 use crate::element::Dtype;
+use crate::flat::Flat;
 use crate::format::Codec;
-use crate::layout::{Layout, Shape};
+use crate::layout::Layout;
 use crate::rule::Kind;
 use crate::rules::{Part, RULES, RuleEntry};
 use crate::simd::Level;
@@ -27,7 +28,7 @@ impl Owned {
             dtype,
             len: values.len(),
         };
-        let tensor = owned.tensor();
+        let tensor = owned.flat();
         // SAFETY: the memory is of this dtype and length, and nothing else uses it.
         unsafe {
             let all = 0..values.len();
@@ -43,14 +44,16 @@ impl Owned {
         owned
     }
 
+    fn flat(&mut self) -> Flat {
+        self.tensor().expect_flat().expect("memory of its own")
+    }
+
     fn tensor(&mut self) -> Tensor {
         let data = self.bytes.as_mut_ptr().cast();
         // SAFETY: the memory is as long as this and lives as long as `self`, as does no tensor of
         // these tests.
-        unsafe {
-            Tensor::new(Name::Plain("test"), self.dtype, data, Shape::from_slice(&[self.len]), None)
-        }
-        .expect("memory")
+        unsafe { Tensor::new(Name::Plain("test"), self.dtype, data, &[self.len], None) }
+            .expect("memory")
     }
 }
 
@@ -134,7 +137,7 @@ impl Run {
         for (step, grad) in grads.iter().enumerate() {
             let mut grad = Owned::new(self.dtype, grad);
             let (param, grad) = (param.tensor(), grad.tensor());
-            let states: Vec<_> = states.iter_mut().map(Owned::tensor).collect();
+            let states: Vec<_> = states.iter_mut().map(Owned::flat).collect();
             let step = step as u64 + 1;
             let job = Job {
                 level,

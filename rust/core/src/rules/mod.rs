@@ -80,6 +80,13 @@ impl RuleEntry {
         })
     }
 
+    /// What the tensors of a parameter are called that follow its gradient: scalars, then states, each in
+    /// two parts.
+    pub fn names(&self, quantized: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let scalars = core::iter::once(&"step").chain(self.scalars).map(|&scalar| (scalar, ""));
+        scalars.chain(self.tensors(quantized).map(|(state, part)| (state, part.suffix())))
+    }
+
     /// How many numbers it carries from step to step for each tensor, `step` being the first.
     pub(crate) fn n_scalars(&self) -> usize {
         1 + self.scalars.len()
