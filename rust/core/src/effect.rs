@@ -37,23 +37,23 @@ impl Effect {
 }
 
 /// Room for copies of a block's elements, of what is not to be updated in place.
-pub(crate) struct Rooms<E: Element> {
+pub(crate) struct Rooms<E: Element, const N: usize> {
     effect: Effect,
     pub(crate) param: Room<E>,
     /// For each state, one of which is used.
-    pub(crate) states: Vec<(Room<E::Compute>, Room<E>)>,
+    pub(crate) states: [(Room<E::Compute>, Room<E>); N],
 }
 
-impl<E: Element> Rooms<E> {
-    /// Room for a rule with so many states.
+impl<E: Element, const N: usize> Rooms<E, N> {
+    /// Room for a rule with `N` states.
     #[inline(never)]
-    pub(crate) fn new(effect: Effect, n_states: usize) -> Self {
+    pub(crate) fn new(effect: Effect) -> Self {
         let in_place = effect.writes_states();
-        let state = || (Room::unless(in_place), Room::unless(in_place));
+        let state = |_| (Room::unless(in_place), Room::unless(in_place));
         Self {
             effect,
             param: Room::unless(effect == Effect::Write),
-            states: core::iter::repeat_with(state).take(n_states).collect(),
+            states: core::array::from_fn(state),
         }
     }
 

@@ -134,7 +134,7 @@ where
         let in_loop = QUANTIZED && E::DECODES_IN_LOOP && InLoop::<S>::suits(&step.options.codec);
         let mut tail = Tail::new();
         let mut peaks = [[0; MAX_BLOCKS]; N];
-        let mut rooms = Rooms::new(effect, N);
+        let mut rooms = Rooms::<E, N>::new(effect);
         let mut outcome = Outcome::default();
         let layout = step.layout;
         for (indices, elements) in layout.batches(step.blocks.clone(), n_most) {
