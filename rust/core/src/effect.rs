@@ -109,16 +109,31 @@ impl<E: Element> Kernel for SquaredLength<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f64 {
         let mut sums = [E::Compute::default(); GROUP];
-        for (from, to) in self.from.chunks(GROUP).zip(self.to.chunks(GROUP)) {
+        let [(from, from_rest), (to, to_rest)] = [self.from, self.to].map(<[E]>::as_chunks);
+        for (from, to) in from.iter().zip(to) {
+            add_squared_steps(simd, from, to, &mut sums);
+        }
+        if !to_rest.is_empty() {
             // What follows the last element is the same in both.
-            let [from, to] = [from, to].map(|rest| padded(rest, E::default()));
-            for at in 0..GROUP / S::LANES {
-                let step = E::load(simd, &to, at) - E::load(simd, &from, at);
-                let sum = step.mul_add(step, E::Compute::load(simd, &sums, at));
-                E::Compute::store(simd, sum, &mut sums, at);
-            }
+            let [from, to] = [from_rest, to_rest].map(|rest| padded(rest, E::default()));
+            add_squared_steps(simd, &from, &to, &mut sums);
         }
         sums.into_iter().map(E::Compute::to_f64).sum()
+    }
+}
+
+/// Adds the squares of the differences of two groups, each to the sum at its place.
+#[inline(always)]
+fn add_squared_steps<S: Simd, E: Element>(
+    simd: S,
+    from: &[E; GROUP],
+    to: &[E; GROUP],
+    sums: &mut [E::Compute; GROUP],
+) {
+    for at in 0..GROUP / S::LANES {
+        let step = E::load(simd, to, at) - E::load(simd, from, at);
+        let sum = step.mul_add(step, E::Compute::load(simd, sums, at));
+        E::Compute::store(simd, sum, sums, at);
     }
 }
 
@@ -134,14 +149,25 @@ impl<E: Element> Kernel for Scale<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for (elements, to) in self.from.chunks_mut(GROUP).zip(self.to.chunks(GROUP)) {
-            let [mut from, to] = [&*elements, to].map(|rest| padded(rest, E::default()));
-            for at in 0..GROUP / S::LANES {
-                let start = E::load(simd, &from, at);
-                let step = E::load(simd, &to, at) - start;
-                E::store(simd, step.mul_add(step.like(self.factor), start), &mut from, at);
-            }
-            elements.copy_from_slice(&from[..elements.len()]);
+        let (from, from_rest) = self.from.as_chunks_mut();
+        let (to, to_rest) = self.to.as_chunks();
+        for (from, to) in from.iter_mut().zip(to) {
+            scale_group(simd, from, to, self.factor);
         }
+        if !to_rest.is_empty() {
+            let [mut from, to] = [&*from_rest, to_rest].map(|rest| padded(rest, E::default()));
+            scale_group(simd, &mut from, &to, self.factor);
+            from_rest.copy_from_slice(&from[..from_rest.len()]);
+        }
+    }
+}
+
+/// Moves a group by `factor` times the way to another.
+#[inline(always)]
+fn scale_group<S: Simd, E: Element>(simd: S, from: &mut [E; GROUP], to: &[E; GROUP], factor: f64) {
+    for at in 0..GROUP / S::LANES {
+        let start = E::load(simd, from, at);
+        let step = E::load(simd, to, at) - start;
+        E::store(simd, step.mul_add(step.like(factor), start), from, at);
     }
 }

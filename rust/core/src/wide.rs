@@ -7,7 +7,7 @@
 use crate::block::padded;
 use crate::element::Element;
 use crate::layout::Layout;
-use crate::rounding::Stream;
+use crate::rounding::{Stream, ThresholdLanes};
 use crate::simd::{GROUP, Kernel, Level, Simd, vectors};
 use core::ops::Range;
 
@@ -25,16 +25,26 @@ impl<E: Element> Kernel for Widen<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
-        let mut wide = vec![E::Compute::default(); self.from.len().next_multiple_of(GROUP)];
-        for (from, to) in self.from.chunks(GROUP).zip(wide.as_chunks_mut().0) {
-            let from = padded(from, E::default());
-            for at in 0..GROUP / S::LANES {
-                E::Compute::store(simd, E::load(simd, &from, at), to, at);
-            }
+        let (whole, rest) = self.from.as_chunks();
+        let mut wide = Vec::with_capacity(self.from.len());
+        for group in whole {
+            wide.extend_from_slice(&widen_group(simd, group));
         }
-        wide.truncate(self.from.len());
+        if !rest.is_empty() {
+            let group = widen_group::<S, E>(simd, &padded(rest, E::default()));
+            wide.extend_from_slice(&group[..rest.len()]);
+        }
         wide
     }
+}
+
+#[inline(always)]
+fn widen_group<S: Simd, E: Element>(simd: S, from: &[E; GROUP]) -> [E::Compute; GROUP] {
+    let mut wide = [E::Compute::default(); GROUP];
+    for at in 0..GROUP / S::LANES {
+        E::Compute::store(simd, E::load(simd, from, at), &mut wide, at);
+    }
+    wide
 }
 
 /// Writes elements of some blocks from the type of their arithmetic, rounded as a step would: to nearest,
@@ -68,21 +78,40 @@ impl<E: Element> Kernel for Round<'_, E> {
             let elements = self.layout.block(block);
             let elements = elements.start - origin..elements.end - origin;
             let mut thresholds = self.stream.map(|stream| stream.block(block).lanes(simd));
-            let groups = self.from[elements.clone()].chunks(GROUP);
-            for (group, (from, to)) in groups.zip(self.to[elements].chunks_mut(GROUP)).enumerate() {
-                let from = padded(from, E::Compute::default());
+            let (from, from_rest) = self.from[elements.clone()].as_chunks();
+            let (to, to_rest) = self.to[elements].as_chunks_mut();
+            for (group, (from, to)) in from.iter().zip(to).enumerate() {
+                round_group(simd, from, to, thresholds.as_mut(), group);
+            }
+            if !to_rest.is_empty() {
+                let rest = padded(from_rest, E::Compute::default());
                 let mut rounded = [E::default(); GROUP];
-                for at in vectors::<S>() {
-                    let value = E::Compute::load(simd, &from, at);
-                    match &mut thresholds {
-                        Some(lanes) => {
-                            let threshold = lanes.next(group, at);
-                            E::store_stochastically(simd, value, threshold, &mut rounded, at);
-                        }
-                        None => E::store(simd, value, &mut rounded, at),
-                    }
-                }
-                to.copy_from_slice(&rounded[..to.len()]);
+                round_group(simd, &rest, &mut rounded, thresholds.as_mut(), from.len());
+                to_rest.copy_from_slice(&rounded[..to_rest.len()]);
+            }
+        }
+    }
+}
+
+/// Writes group `group` of a block.
+#[inline(always)]
+fn round_group<S: Simd, E: Element>(
+    simd: S,
+    from: &[E::Compute; GROUP],
+    to: &mut [E; GROUP],
+    thresholds: Option<&mut ThresholdLanes<S>>,
+    group: usize,
+) {
+    match thresholds {
+        Some(lanes) => {
+            for at in vectors::<S>() {
+                let (value, threshold) = (E::Compute::load(simd, from, at), lanes.next(group, at));
+                E::store_stochastically(simd, value, threshold, to, at);
+            }
+        }
+        None => {
+            for at in vectors::<S>() {
+                E::store(simd, E::Compute::load(simd, from, at), to, at);
             }
         }
     }
