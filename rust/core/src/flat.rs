@@ -5,15 +5,15 @@
 //! keep, which then would not stay in the nearer caches until the step begins.
 
 use crate::element::Dtype;
-use crate::tensor::{Name, Tensor};
 use core::ops::Range;
 
-/// Elements in memory that somebody else owns, as a slice.
+/// Elements in memory that somebody else owns, as a slice. Only `Tensor::flat` makes one, so that whoever made
+/// the tensor has promised the memory for this, too.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flat {
-    data: *mut u8,
-    n_elements: usize,
-    dtype: Dtype,
+    pub(crate) data: *mut u8,
+    pub(crate) n_elements: usize,
+    pub(crate) dtype: Dtype,
 }
 
 // SAFETY: it is an address with a description; those who read or write through it say why they may.
@@ -22,17 +22,6 @@ unsafe impl Send for Flat {}
 unsafe impl Sync for Flat {}
 
 impl Flat {
-    /// Of a tensor that lies so.
-    pub(crate) fn new(data: *mut u8, n_elements: usize, dtype: Dtype) -> Self {
-        debug_assert!((data as usize).is_multiple_of(dtype.size()));
-        Self { data, n_elements, dtype }
-    }
-
-    /// The number of elements.
-    pub(crate) fn n_elements(&self) -> usize {
-        self.n_elements
-    }
-
     /// Where an element lies.
     pub(crate) fn address_of(&self, element: usize) -> *const u8 {
         self.data.wrapping_add(element * self.dtype.size())
@@ -43,24 +32,17 @@ impl Flat {
         self.data as usize..self.address_of(self.n_elements) as usize
     }
 
-    /// The same as a tensor of one dimension, under a name.
-    pub(crate) fn named(&self, name: Name) -> Tensor {
-        // SAFETY: of this memory, the maker of the tensor that this was made of has promised the same.
-        unsafe { Tensor::new(name, self.dtype, self.data, &[self.n_elements], None) }
-            .expect("memory")
-    }
-
     /// Some of the elements.
     ///
     /// # Safety
     ///
-    /// This was made of a tensor (whose maker has promised the memory), `T` is the type of its dtype, `range`
-    /// is within it, and nothing writes to the range while the slice lives.
+    /// `T` is the type of the tensor's dtype, `range` is within it, the slice lives no longer than its maker has
+    /// promised the memory for, and nothing writes to the range meanwhile.
     pub(crate) unsafe fn slice<'a, T>(self, range: Range<usize>) -> &'a [T] {
         if range.is_empty() {
             return &[];
         }
-        debug_assert!(range.end <= self.n_elements);
+        debug_assert!(range.end <= self.n_elements && size_of::<T>() == self.dtype.size());
         // SAFETY: as this function.
         unsafe { core::slice::from_raw_parts(self.data.cast::<T>().add(range.start), range.len()) }
     }
@@ -74,7 +56,7 @@ impl Flat {
         if range.is_empty() {
             return &mut [];
         }
-        debug_assert!(range.end <= self.n_elements);
+        debug_assert!(range.end <= self.n_elements && size_of::<T>() == self.dtype.size());
         // SAFETY: as this function.
         unsafe {
             core::slice::from_raw_parts_mut(self.data.cast::<T>().add(range.start), range.len())

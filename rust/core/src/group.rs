@@ -133,7 +133,7 @@ impl StepGroup {
         for scalar in scalars {
             scalar.expect_dtype(Dtype::Float32)?;
             let flat = scalar.expect_flat()?;
-            if flat.n_elements() != 1 {
+            if flat.n_elements != 1 {
                 scalar.expect_shape(&[])?;
             }
             // It is the first to be read when the step begins.
@@ -183,7 +183,7 @@ pub(crate) fn check_apart(groups: &[StepGroup]) -> Result<()> {
     for (at, (group, row)) in rows.enumerate() {
         let mut put = |addresses, which| {
             let written = !matches!(which, Which::Grad);
-            accesses.push(Access { addresses, written, key: (at as u32, which) });
+            accesses.push(Access { addresses, written, key: (at, which) });
         };
         put(row.param.addresses(), Which::Param);
         put(row.grad.addresses(), Which::Grad);
@@ -192,7 +192,7 @@ pub(crate) fn check_apart(groups: &[StepGroup]) -> Result<()> {
         }
     }
     alias::check(accesses, |(at, which)| {
-        let (group, row) = row_of(groups, at as usize);
+        let (group, row) = row_of(groups, at);
         match which {
             Which::Param => Cow::Borrowed(&row.param),
             Which::Grad => Cow::Borrowed(&row.grad),
@@ -200,7 +200,7 @@ pub(crate) fn check_apart(groups: &[StepGroup]) -> Result<()> {
                 let other = usize::from(other);
                 let flat = group.flats[row.flats.clone()][other];
                 let (what, suffix) = group.rule.names(row.quantized).nth(other).expect("a name");
-                Cow::Owned(flat.named(Name::Of(what, row.index, suffix)))
+                Cow::Owned(Tensor::of_flat(Name::Of(what, row.index, suffix), flat))
             }
         }
     })

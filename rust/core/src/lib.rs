@@ -1,13 +1,13 @@
 //! Block-wise 8-bit optimizer states.
 //!
-//! The crate computes; it keeps nothing, knows no Python and does no I/O. Read it from the bottom:
+//! The crate computes; it keeps nothing of its callers', knows no Python and does no I/O. Read it from the bottom:
 //!
 //! ```text
 //! error <- simd <- element <- rounding <- format <- block <- effect, wide <-+
 //!        real <-+                     decoding <-+  layout <---------------+- update
 //!             ^------------------------------------- rule <----------------+
 //!
-//! update <- step <- kernel <- rules <- group <- api -> plan, pool, alias, flat, tensor <- strided
+//! update <- step <- kernel <- rules <- group <- api -> plan, pool, alias, tensor -> strided, flat
 //! ```
 //!
 //! - [`Layout`]: where blocks begin and end.

@@ -2,7 +2,7 @@
 //!
 //! A [`Tensor`] is made with a promise (its `unsafe` constructor) about its memory. What can be
 //! checked is checked here, in `group.rs` and in `api.rs`, before anything is written. One that is contiguous
-//! and aligned is used where it lies; any other is read and written element by element, a chunk at
+//! and aligned is used where it lies (`flat.rs`); any other is read and written element by element, a chunk at
 //! a time, so that even then no copy of a whole tensor is made.
 
 use crate::element::{Dtype, Element};
@@ -56,7 +56,7 @@ impl Tensor {
     ///
     /// # Safety
     ///
-    /// For as long as the tensor and its clones are used: every element that shape and strides
+    /// For as long as the tensor, its clones and what they were put into are used: every element that shape and strides
     /// reach from `data` is memory of this dtype (at any alignment) that may be read, and, where
     /// the tensor is passed as one to be written, may be written and is not otherwise accessed.
     ///
@@ -229,11 +229,17 @@ impl Tensor {
         self.strides.is_none()
     }
 
-    /// The elements as a slice, if they do, and are aligned.
+    /// The elements as a slice, if they lie so and are aligned.
     fn flat(&self) -> Option<Flat> {
-        let is_flat =
-            self.is_contiguous() && (self.data as usize).is_multiple_of(self.dtype.size());
-        is_flat.then(|| Flat::new(self.data, self.n_elements(), self.dtype))
+        let Self { data, dtype, .. } = *self;
+        let is_flat = self.is_contiguous() && (data as usize).is_multiple_of(dtype.size());
+        is_flat.then(|| Flat { data, n_elements: self.n_elements(), dtype })
+    }
+
+    /// A tensor of one dimension of the same elements, under a name.
+    pub(crate) fn of_flat(name: Name, flat: Flat) -> Self {
+        let Flat { data, n_elements, dtype } = flat;
+        Self { name, dtype, data, shape: Shape::from_slice(&[n_elements]), strides: None }
     }
 
     /// Calls `f` with elements in row-major order, in place or in a copy.

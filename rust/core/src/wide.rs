@@ -38,6 +38,7 @@ impl<E: Element> Kernel for Widen<'_, E> {
     }
 }
 
+/// A group in the type of its arithmetic.
 #[inline(always)]
 fn widen_group<S: Simd, E: Element>(simd: S, from: &[E; GROUP]) -> [E::Compute; GROUP] {
     let mut wide = [E::Compute::default(); GROUP];

@@ -6,6 +6,8 @@
 //! objects, then what they lead to, which only tells its address once it has come.
 
 use core::ptr::with_exposed_provenance;
+use core::sync::atomic::AtomicPtr;
+use core::sync::atomic::Ordering::Relaxed;
 use optim8_core::prefetch;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -35,7 +37,10 @@ const AHEAD: [(usize, Structure); 3] =
 /// Bytes of a word.
 const WORD: usize = size_of::<usize>();
 
-/// Bytes of a tensor's structure, about, and what it may begin after the beginning of a cache line.
+/// Bytes of an object up to that word, about, and what it may begin after the beginning of a cache line.
+const OBJECT_BYTES: usize = 24 + 48;
+
+/// Bytes of a tensor's structure, and the same.
 const TENSOR_BYTES: usize = 184 + 48;
 
 /// Bytes of a storage's structure that are read, and the same.
@@ -53,13 +58,12 @@ impl Structures {
         let size: usize = class.getattr("__basicsize__")?.extract()?;
         // SAFETY: an object is as long as its class says.
         let tensor_word = unsafe { find(tensor.as_ptr().cast(), size / WORD, address) };
-        // SAFETY: torch gives the address of the tensor's structure, which is longer in every version.
+        let Some(tensor_word) = tensor_word else { return Ok(None) };
+        // SAFETY: the object holds the address that torch says is that of the tensor's structure, which is
+        // longer in every version.
         let storage_word = unsafe { find(with_exposed_provenance(address), N_SEARCHED, storage) };
-        Ok(tensor_word.zip(storage_word).map(|(tensor_word, storage_word)| Self {
-            class: class.clone().unbind(),
-            tensor_word,
-            storage_word,
-        }))
+        let class = class.clone().unbind();
+        Ok(storage_word.map(|storage_word| Self { class, tensor_word, storage_word }))
     }
 
     /// Told that the objects of row `at` are described now, asks for some of what those of later rows lead to.
@@ -77,7 +81,7 @@ impl Structures {
     fn ask(&self, object: &Bound<'_, PyAny>, structure: Structure) {
         let object = object.as_ptr();
         if let Structure::Object = structure {
-            return prefetch(object, 1);
+            return prefetch(object.cast::<u8>(), OBJECT_BYTES);
         }
         // SAFETY: both are objects that are referred to, the second one a class.
         if unsafe { ffi::PyObject_TypeCheck(object, self.class.as_ptr().cast()) } == 0 {
@@ -85,24 +89,25 @@ impl Structures {
         }
         // SAFETY: an object of this class, or of one made from it, has this word, and nothing writes to it
         // while we hold the interpreter.
-        let tensor = unsafe { object.cast::<*const *const u8>().add(self.tensor_word).read() };
+        let tensor = unsafe { object.cast::<*const AtomicPtr<u8>>().add(self.tensor_word).read() };
         if let Structure::Tensor = structure {
             return prefetch(tensor, TENSOR_BYTES);
         }
         if !tensor.is_null() {
-            // SAFETY: the word was the address of a tensor's structure, which has this word; as above.
-            let storage = unsafe { tensor.add(self.storage_word).read() };
-            prefetch(storage, STORAGE_BYTES);
+            // SAFETY: the word was the address of a tensor's structure, which has this one.
+            let storage = unsafe { &*tensor.add(self.storage_word) };
+            // Torch may write it in a thread that does not hold the interpreter.
+            prefetch(storage.load(Relaxed), STORAGE_BYTES);
         }
     }
 }
 
-/// The place of a word among so many.
+/// The place among so many words of one that is not zero.
 ///
 /// # Safety
 ///
 /// They can be read, and nothing writes to them meanwhile.
 unsafe fn find(words: *const usize, n_words: usize, word: usize) -> Option<usize> {
     // SAFETY: as this function.
-    unsafe { core::slice::from_raw_parts(words, n_words) }.iter().position(|&found| found == word)
+    (0..n_words).find(|&at| word != 0 && unsafe { words.add(at).read() } == word)
 }

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
 
-/// What torch has of our dtypes and of layouts, and its way of describing tensors.
+/// What torch has of our dtypes and of layouts, its way of describing tensors, and where they lie.
 pub(crate) struct Torch {
     class: Py<PyType>,
     exchange: Option<Exchange>,

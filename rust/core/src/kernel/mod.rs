@@ -43,7 +43,7 @@ impl Job<'_> {
     fn place<const N: usize>(&self, block: usize) -> Next<N> {
         let element = self.layout.block(block).start;
         // Scales are fewer, but where there is one element.
-        let has_all = |state: &&Flat| state.n_elements() == self.layout.n_elements();
+        let has_all = |state: &&Flat| state.n_elements == self.layout.n_elements();
         let mut states = self.states.iter().filter(has_all);
         let mut next_state = || states.next().map(|state| state.address_of(element));
         Next {

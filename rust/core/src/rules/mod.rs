@@ -80,8 +80,8 @@ impl RuleEntry {
         })
     }
 
-    /// What the tensors of a parameter are called that follow its gradient: scalars, then states, each in
-    /// two parts.
+    /// What the tensors of a parameter are called that follow its gradient, scalars and then states: what they
+    /// are of, and what comes after that.
     pub fn names(&self, quantized: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
         let scalars = core::iter::once(&"step").chain(self.scalars).map(|&scalar| (scalar, ""));
         scalars.chain(self.tensors(quantized).map(|(state, part)| (state, part.suffix())))

@@ -94,7 +94,7 @@ impl Simd for Scalar {
         for (Aligned(levels), codes) in levels.iter().zip(codes) {
             for (at, code) in codes.iter_mut().enumerate() {
                 // Unrolled, this loop is large and no faster.
-                *code = (levels[opaque(at)] + i32::from(offset)).clamp(0, 255) as u8;
+                *code = levels[opaque(at)].saturating_add(offset.into()).clamp(0, 255) as u8;
             }
         }
     }
