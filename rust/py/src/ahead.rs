@@ -37,8 +37,9 @@ const AHEAD: [(usize, Structure); 3] =
 /// Bytes of a word.
 const WORD: usize = size_of::<usize>();
 
-/// Bytes of an object up to that word, about, and what it may begin after the beginning of a cache line.
-const OBJECT_BYTES: usize = 24 + 48;
+/// Bytes of an object up to its word of these in any version, and what it may begin after the beginning of a
+/// cache line.
+const OBJECT_BYTES: usize = 32 + 48;
 
 /// Bytes of a tensor's structure, and the same.
 const TENSOR_BYTES: usize = 184 + 48;
