@@ -161,47 +161,33 @@ enum Which {
     Param,
     Grad,
     /// The scalar or state of this number among those of its parameter.
-    Other(u16),
-}
-
-/// The group and the row of this number among those of all groups.
-fn row_of(groups: &[StepGroup], mut at: usize) -> (&StepGroup, &Row) {
-    for group in groups {
-        match group.rows.get(at) {
-            Some(row) => return (group, row),
-            None => at -= group.rows.len(),
-        }
-    }
-    unreachable!("row {at} of no group")
+    Other(usize),
 }
 
 /// Requires of all parameters of a step together that no tensor which is written shares memory with another.
 pub(crate) fn check_apart(groups: &[StepGroup]) -> Result<()> {
-    let rows = groups.iter().flat_map(|group| group.rows.iter().map(move |row| (group, row)));
     let n_tensors = groups.iter().map(|group| 2 * group.rows.len() + group.flats.len()).sum();
     let mut accesses = Vec::with_capacity(n_tensors);
-    for (at, (group, row)) in rows.enumerate() {
-        let mut put = |addresses, which| {
-            let written = !matches!(which, Which::Grad);
-            accesses.push(Access { addresses, written, key: (at, which) });
-        };
-        put(row.param.addresses(), Which::Param);
-        put(row.grad.addresses(), Which::Grad);
-        for (other, flat) in group.flats[row.flats.clone()].iter().enumerate() {
-            put(flat.addresses(), Which::Other(other as u16));
+    for group in groups {
+        for row in &group.rows {
+            let mut put = |addresses, which| {
+                let written = !matches!(which, Which::Grad);
+                accesses.push(Access { addresses, written, key: (group, row, which) });
+            };
+            put(row.param.addresses(), Which::Param);
+            put(row.grad.addresses(), Which::Grad);
+            for (other, flat) in group.flats[row.flats.clone()].iter().enumerate() {
+                put(flat.addresses(), Which::Other(other));
+            }
         }
     }
-    alias::check(accesses, |(at, which)| {
-        let (group, row) = row_of(groups, at);
-        match which {
-            Which::Param => Cow::Borrowed(&row.param),
-            Which::Grad => Cow::Borrowed(&row.grad),
-            Which::Other(other) => {
-                let other = usize::from(other);
-                let flat = group.flats[row.flats.clone()][other];
-                let (what, suffix) = group.rule.names(row.quantized).nth(other).expect("a name");
-                Cow::Owned(Tensor::of_flat(Name::Of(what, row.index, suffix), flat))
-            }
+    alias::check(accesses, |(group, row, which)| match which {
+        Which::Param => Cow::Borrowed(&row.param),
+        Which::Grad => Cow::Borrowed(&row.grad),
+        Which::Other(other) => {
+            let (what, suffix) = group.rule.names(row.quantized).nth(other).expect("a name");
+            let flat = group.flats[row.flats.start + other];
+            Cow::Owned(Tensor::of_flat(Name::Of(what, row.index, suffix), flat))
         }
     })
 }

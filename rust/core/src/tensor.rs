@@ -56,9 +56,9 @@ impl Tensor {
     ///
     /// # Safety
     ///
-    /// For as long as the tensor, its clones and what they were put into are used: every element that shape and strides
-    /// reach from `data` is memory of this dtype (at any alignment) that may be read, and, where
-    /// the tensor is passed as one to be written, may be written and is not otherwise accessed.
+    /// For as long as the tensor, its clones and what they were put into are used: every element that
+    /// shape and strides reach from `data` is memory of this dtype (at any alignment) that may be read,
+    /// and, where the tensor is passed as one to be written, may be written and is not otherwise accessed.
     ///
     /// # Errors
     ///

@@ -82,7 +82,7 @@ impl Structures {
     fn ask(&self, object: &Bound<'_, PyAny>, structure: Structure) {
         let object = object.as_ptr();
         if let Structure::Object = structure {
-            return prefetch(object.cast::<u8>(), OBJECT_BYTES);
+            return prefetch(object, OBJECT_BYTES);
         }
         // SAFETY: both are objects that are referred to, the second one a class.
         if unsafe { ffi::PyObject_TypeCheck(object, self.class.as_ptr().cast()) } == 0 {
@@ -103,12 +103,13 @@ impl Structures {
     }
 }
 
-/// The place among so many words of one that is not zero.
+/// The place among so many words of one, which is not zero.
 ///
 /// # Safety
 ///
 /// They can be read, and nothing writes to them meanwhile.
 unsafe fn find(words: *const usize, n_words: usize, word: usize) -> Option<usize> {
     // SAFETY: as this function.
-    (0..n_words).find(|&at| word != 0 && unsafe { words.add(at).read() } == word)
+    let found = (0..n_words).find(|&at| unsafe { words.add(at).read() } == word);
+    found.filter(|_| word != 0)
 }
