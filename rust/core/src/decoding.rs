@@ -7,7 +7,7 @@
 //! 45). A codec in the loop is one more form of the loop for every rule and dtype: so there is one only,
 //! the default, for two dtypes.
 
-use crate::format::{Codec, FromBits};
+use crate::format::FromBits;
 use crate::simd::{GROUP, Simd};
 
 /// How quantized states come into the loop.
@@ -40,12 +40,6 @@ pub(crate) struct InLoop<S: Simd> {
 }
 
 impl<S: Simd> InLoop<S> {
-    /// Whether this is quicker, and can decode states of a codec.
-    #[inline(always)]
-    pub(crate) fn suits(codec: &Codec) -> bool {
-        S::DECODES_IN_LOOP && codec.is_from_bits()
-    }
-
     #[inline(always)]
     pub(crate) fn new(simd: S) -> Self {
         Self { signed: FromBits::new(simd), unsigned: FromBits::new(simd) }

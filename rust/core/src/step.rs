@@ -13,17 +13,14 @@
 //! asked for, or another one is given to it, the passes work on a copy of a block (`effect.rs`).
 
 use crate::block::{MAX_BLOCKS, Scratch, blocks_in_batch};
-use crate::decoding::{Before, InLoop};
 use crate::effect::{Effect, Rooms};
 use crate::element::{Compute, Element};
 use crate::format::{Codec, ENCODING_ASKS};
 use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};
 use crate::rule::{Kind, Rule};
-use crate::simd::{Ahead, GROUP, Kernel, Level, PAIR, Simd, pairs};
-use crate::update::{
-    Part, PartAhead, StatePart, Sums, Tail, for_each_state, grad_asks, update_blocks,
-};
+use crate::simd::{Ahead, GROUP, Level, PAIR, pairs};
+use crate::update::{Part, PartAhead, StatePart, Sums, Tail, Update, for_each_state, grad_asks};
 use core::ops::{AddAssign, Range};
 
 /// How the blocks of a group of tensors are treated.
@@ -104,68 +101,62 @@ pub(crate) struct StepBlocks<'a, R, E: Element, const N: usize> {
     pub(crate) next: Next<N>,
 }
 
-/// The forms of a pass, each compiled for itself: a step, or (`MEASURE`) the sums that the rule needs
-/// before it; `QUANTIZED` says of all states that may be quantized whether they are.
-pub(crate) struct Form<P, const QUANTIZED: bool, const MEASURE: bool>(pub(crate) P);
-
-impl<R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool> Kernel
-    for Form<StepBlocks<'_, R, E, N>, QUANTIZED, MEASURE>
+impl<R, E, const N: usize> StepBlocks<'_, R, E, N>
 where
     R: Rule<N>,
     E: Element,
 {
-    type Output = Outcome;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> Outcome {
-        let Self(mut step) = self;
-        // A copy, which no store can change: else its numbers are converted again for every vector.
-        let rule = step.rule;
+    /// A pass: a step, or (`MEASURE`) the sums that the rule needs before it; `QUANTIZED` says of all states
+    /// that may be quantized whether they are.
+    pub(crate) fn run<const QUANTIZED: bool, const MEASURE: bool>(mut self) -> Outcome {
         // Narrow elements come here in the wider type if there is another effect (`kernel/mod.rs`).
-        let effect = if MEASURE || E::ROUNDED { Effect::Write } else { step.effect };
-        let block_size = step.layout.block_size();
+        let effect = if MEASURE || E::ROUNDED { Effect::Write } else { self.effect };
+        let block_size = self.layout.block_size();
         // What is summed up or skipped by blocks goes block by block.
-        let alone = MEASURE || effect != Effect::Write || step.options.skip_nonfinite;
+        let alone = MEASURE || effect != Effect::Write || self.options.skip_nonfinite;
         let n_most = if alone { 1 } else { blocks_in_batch(block_size) };
-        let mut memory = Scratch::memory(N, block_size, step.param.len());
+        let mut memory = Scratch::memory(N, block_size, self.param.len());
         let mut each = Scratch::each(&mut memory, N, block_size);
         let mut fresh: [Scratch<'_>; N] =
             core::array::from_fn(|_| each.next().expect("one for each state"));
-        let in_loop = QUANTIZED && E::DECODES_IN_LOOP && InLoop::<S>::suits(&step.options.codec);
+        let in_loop = QUANTIZED
+            && E::DECODES_IN_LOOP
+            && self.level.decodes_in_loop()
+            && self.options.codec.is_from_bits();
         let mut tail = Tail::new();
         let mut peaks = [[0; MAX_BLOCKS]; N];
         let mut rooms = Rooms::<E, N>::new(effect);
         let mut outcome = Outcome::default();
-        let layout = step.layout;
-        for (indices, elements) in layout.batches(step.blocks.clone(), n_most) {
-            let first_block = step.blocks.start + indices.start;
+        let layout = self.layout;
+        for (indices, elements) in layout.batches(self.blocks.clone(), n_most) {
+            let first_block = self.blocks.start + indices.start;
             let mut ahead = PartAhead {
-                param: Ahead::of(step.param, &elements, step.next.param),
-                grad: Ahead::of(step.grad, &elements, step.next.grad),
+                param: Ahead::of(self.param, &elements, self.next.param),
+                grad: Ahead::of(self.grad, &elements, self.next.grad),
                 states: [Ahead::NOWHERE; N],
             };
-            let grad = &step.grad[elements.clone()];
-            if step.options.skip_nonfinite && !grad.iter().all(|&value| fits(value, QUANTIZED)) {
+            let grad = &self.grad[elements.clone()];
+            if self.options.skip_nonfinite && !grad.iter().all(|&value| fits(value, QUANTIZED)) {
                 outcome.skipped += 1;
                 continue;
             }
-            let target = &mut step.param[elements.clone()];
+            let target = &mut self.param[elements.clone()];
             let param = rooms.param.of(target);
             // What is less than a turn is decoded before it is filled up to one.
             let in_loop = in_loop && elements.len() % PAIR == 0;
             let mut states = [const { StatePart::NONE }; N];
-            let mut from = step.states.iter_mut().zip(fresh.iter_mut()).zip(&mut rooms.states);
+            let mut from = self.states.iter_mut().zip(fresh.iter_mut()).zip(&mut rooms.states);
             for_each_state!(i of N {
-                let (part, next) = (&mut states[i], step.next.states[i]);
+                let (part, next) = (&mut states[i], self.next.states[i]);
                 match from.next() {
                     Some(((StateBlocks::Quantized { codes, scales, .. }, fresh), _)) => {
-                        let (codec, signed) = (&step.options.codec, is_signed::<R, N>(i));
+                        let (codec, signed) = (&self.options.codec, is_signed::<R, N>(i));
                         ahead.states[i] = Ahead::of(codes, &elements, next);
                         let (codes, scales) = (&codes[elements.clone()], &scales[indices.clone()]);
                         if in_loop {
                             (part.codes, part.scales) = (pairs(codes), scales);
                         } else {
-                            fresh.decode(step.level, codec, signed, scales, codes, ahead.states[i]);
+                            fresh.decode(self.level, codec, signed, scales, codes, ahead.states[i]);
                         }
                         part.fresh = fresh.pairs_mut();
                     }
@@ -179,44 +170,30 @@ where
                     None => {}
                 }
             });
-            let part = Part { param, grad, states, ahead };
             let mut sums: Sums<E::Compute> = [[E::Compute::default(); GROUP]; 2];
-            if in_loop {
-                update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(
-                    simd,
-                    &rule,
-                    InLoop::new(simd),
-                    part,
-                    block_size,
-                    &mut sums,
-                    &mut tail,
-                    &mut peaks,
-                );
-            } else {
-                update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(
-                    simd, &rule, Before, part, block_size, &mut sums, &mut tail, &mut peaks,
-                );
-            }
+            let update = Update {
+                rule: &self.rule,
+                batch: Part { param, grad, states, ahead },
+                block_size,
+                sums: &mut sums,
+                tail: &mut tail,
+                largest: &mut peaks,
+            };
+            update.run::<QUANTIZED, MEASURE>(self.level, in_loop);
             if MEASURE {
                 for (total, sums) in outcome.sums.iter_mut().zip(sums) {
                     *total += sums.into_iter().map(E::Compute::to_f64).sum::<f64>();
                 }
                 continue;
             }
-            outcome.squared_length += rooms.apply(step.level, target);
+            outcome.squared_length += rooms.apply(self.level, target);
             if effect.writes_states() {
-                step.encode(&mut fresh, first_block, indices, elements, &peaks, ahead.grad);
+                self.encode(&mut fresh, first_block, indices, elements, &peaks, ahead.grad);
             }
         }
         outcome
     }
-}
 
-impl<R, E, const N: usize> StepBlocks<'_, R, E, N>
-where
-    R: Rule<N>,
-    E: Element,
-{
     /// Encodes the states of a batch whose first block is block `first_block` of the tensor.
     #[inline(always)]
     fn encode(

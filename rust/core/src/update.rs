@@ -6,6 +6,10 @@
 //! through the same code in memory of our own: to compile the update twice would double the size of
 //! the library.
 //!
+//! A batch is a function of its own, and nothing else is in it. As part of the loop over batches, with calls
+//! of codecs beside it, the compiler found no registers for its constants (AdamW has 22 of them, AVX-512
+//! 32 registers) and loaded all of them again in each turn: an eighth of a step's time on a Zen 5.
+//!
 //! The long chain of an update ends with a square root and a division, which take turns in one unit. What
 //! else there is to do should be done meanwhile, if it finds room, in the registers and in the processor's
 //! window: that is so of decoding in some cases, which `decoding.rs` has. Parameters of 16 bits are rounded
@@ -17,11 +21,13 @@
 //! they are.
 
 use crate::block::{MAX_BLOCKS, magnitude_bits};
-use crate::decoding::Decoding;
+use crate::decoding::{Before, Decoding, InLoop};
 use crate::element::{Compute, Element, Lanes};
 use crate::format::ENCODING_ASKS;
 use crate::rule::{Kind, Rule};
-use crate::simd::{Ahead, Aligned, GROUP, PAIR, Pair, Simd, pairs, pairs_mut, vectors};
+use crate::simd::{
+    Ahead, Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, pairs, pairs_mut, vectors,
+};
 use core::ops::Range;
 
 /// Elements of a turn.
@@ -169,34 +175,72 @@ impl<E: Element, const N: usize> Part<'_, E, N> {
     }
 }
 
-/// The update of a batch of blocks, or (`MEASURE`) the sums of the rule's terms over it.
+/// The update of a batch of blocks, or the sums of the rule's terms over it.
 ///
 /// Leaves quantized states in `fresh`, and the bits of the largest magnitudes of each block in
 /// `largest`. What is decoded in the loop must be whole turns.
+pub(crate) struct Update<'a, R, E: Element, const N: usize> {
+    pub(crate) rule: &'a R,
+    pub(crate) batch: Part<'a, E, N>,
+    pub(crate) block_size: usize,
+    pub(crate) sums: &'a mut Sums<E::Compute>,
+    pub(crate) tail: &'a mut Tail<E, N>,
+    pub(crate) largest: &'a mut [[u32; MAX_BLOCKS]; N],
+}
+
+impl<R: Rule<N>, E: Element, const N: usize> Update<'_, R, E, N> {
+    /// Updates, or (`MEASURE`) sums; `QUANTIZED` says of all states that may be quantized whether they are.
+    #[inline]
+    pub(crate) fn run<const QUANTIZED: bool, const MEASURE: bool>(
+        self,
+        level: Level,
+        in_loop: bool,
+    ) {
+        if in_loop {
+            level.run(Form::<_, QUANTIZED, MEASURE, true>(self));
+        } else {
+            level.run(Form::<_, QUANTIZED, MEASURE, false>(self));
+        }
+    }
+}
+
+/// The forms of an update, each compiled for itself.
+struct Form<U, const QUANTIZED: bool, const MEASURE: bool, const IN_LOOP: bool>(U);
+
+impl<R, E, const N: usize, const QUANTIZED: bool, const MEASURE: bool, const IN_LOOP: bool> Kernel
+    for Form<Update<'_, R, E, N>, QUANTIZED, MEASURE, IN_LOOP>
+where
+    R: Rule<N>,
+    E: Element,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        if !IN_LOOP {
+            update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(simd, Before, self.0);
+        } else if QUANTIZED && E::DECODES_IN_LOOP && S::DECODES_IN_LOOP {
+            update_blocks::<S, R, E, _, N, QUANTIZED, MEASURE>(simd, InLoop::new(simd), self.0);
+        } else {
+            unreachable!("there is no such form");
+        }
+    }
+}
+
 #[inline(always)]
-pub(crate) fn update_blocks<
-    S,
-    R,
-    E,
-    D,
-    const N: usize,
-    const QUANTIZED: bool,
-    const MEASURE: bool,
->(
+fn update_blocks<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE: bool>(
     simd: S,
-    rule: &R,
     decoding: D,
-    mut batch: Part<'_, E, N>,
-    block_size: usize,
-    sums: &mut Sums<E::Compute>,
-    tail: &mut Tail<E, N>,
-    largest: &mut [[u32; MAX_BLOCKS]; N],
+    update: Update<'_, R, E, N>,
 ) where
     S: Simd,
     R: Rule<N>,
     E: Element,
     D: Decoding<S>,
 {
+    let Update { rule, mut batch, block_size, sums, tail, largest } = update;
+    // A copy, which no store can change: else its numbers are converted again for every vector.
+    let rule = &{ *rule };
     let mut peaks = Peaks::new(simd, block_size, largest);
     let len = batch.param.len();
     let mut start = 0;

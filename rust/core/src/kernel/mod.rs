@@ -15,7 +15,7 @@ use crate::layout::Layout;
 use crate::rounding::Stream;
 use crate::rule::{Kind, Rule};
 use crate::simd::Level;
-use crate::step::{Form, Next, Options, Outcome, StateBlocks, StepBlocks};
+use crate::step::{Next, Options, Outcome, StateBlocks, StepBlocks};
 use crate::tensor::Tensor;
 use crate::wide::{round, widened};
 use core::ops::Range;
@@ -251,14 +251,13 @@ trait Run<const N: usize>: Rule<N> {
 
     /// A pass in the form that there is for it.
     fn go<E: Element>(pass: Pass, quantized: bool, step: StepBlocks<'_, Self, E, N>) -> Outcome {
-        let level = step.level;
         match (pass, quantized) {
             // A rule that measures nothing is not compiled for it.
             (Pass::Measure, _) if !Self::MEASURES => Outcome::default(),
-            (Pass::Measure, false) => level.run(Form::<_, false, true>(step)),
-            (Pass::Measure, true) => level.run(Form::<_, true, true>(step)),
-            (Pass::Update, false) => level.run(Form::<_, false, false>(step)),
-            (Pass::Update, true) => level.run(Form::<_, true, false>(step)),
+            (Pass::Measure, false) => step.run::<false, true>(),
+            (Pass::Measure, true) => step.run::<true, true>(),
+            (Pass::Update, false) => step.run::<false, false>(),
+            (Pass::Update, true) => step.run::<true, false>(),
         }
     }
 }

@@ -88,6 +88,19 @@ impl Level {
         })
     }
 
+    /// Whether the loop of an update decodes, if the codec is a formula (`decoding.rs`).
+    pub(crate) fn decodes_in_loop(self) -> bool {
+        struct DecodesInLoop;
+        impl Kernel for DecodesInLoop {
+            type Output = bool;
+            #[inline(always)]
+            fn run<S: Simd>(self, _simd: S) -> bool {
+                S::DECODES_IN_LOOP
+            }
+        }
+        self.run(DecodesInLoop)
+    }
+
     /// Runs a kernel with this level's vectors. It is inlined, as are the functions that it calls, so that
     /// the kernel is compiled where its caller is, and not all kernels of a level as one unit.
     #[inline]
