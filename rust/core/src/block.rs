@@ -11,9 +11,9 @@ use core::mem::take;
 use core::ops::{Deref, DerefMut, Range};
 
 /// Elements that are decoded, updated and encoded together, if their blocks are not larger: few enough to
-/// stay in the first-level cache with all that belongs to them, and enough for what happens once for all
-/// of them not to matter.
-const BATCH: usize = 1024;
+/// stay in the first-level cache, or nearly, with all that belongs to them, and enough for what happens once
+/// for all of them to matter little (on a Zen 5, half of them take 5 % longer, and twice as many as long).
+const BATCH: usize = 2048;
 
 /// Blocks in a batch, at most.
 pub(crate) const MAX_BLOCKS: usize = BATCH / PAIR;

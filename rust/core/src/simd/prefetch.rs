@@ -12,7 +12,7 @@ use core::ops::Range;
 const LINE: usize = 64;
 
 /// How far ahead elements are asked for, at least: as many as are usually worked on together.
-const AHEAD: usize = 1024;
+const AHEAD: usize = 2048;
 
 /// Asks for the cache lines of so many bytes from `address` on, which may be any address at all: nothing is
 /// read that a program could see, and nothing faults.
