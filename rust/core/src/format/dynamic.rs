@@ -197,9 +197,9 @@ impl Grid for Dynamic {
     }
 
     #[inline(always)]
-    fn offset(signed: bool) -> i16 {
+    fn zero(signed: bool) -> i16 {
         // Decade 0 of an unsigned grid begins at level 2, as it has two values.
-        if signed { 127 } else { -1 }
+        i16::from(!signed)
     }
 
     type Constants<S: Simd> = Lines<S>;
@@ -268,7 +268,7 @@ impl Grid for Dynamic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::Scalar;
+    use crate::simd::{Scalar, ZERO_CODE};
 
     fn lines(signed: bool, nearest: bool) -> Lines<Scalar> {
         Dynamic::constants(Scalar, signed, nearest)
@@ -302,7 +302,8 @@ mod tests {
         for signed in [true, false] {
             let first = if signed { 128 } else { 1 };
             for (code, &value) in Dynamic::values(signed).iter().enumerate().skip(first) {
-                let level = (code as i32 - i32::from(Dynamic::offset(signed))) as f64;
+                let zero_code = if signed { i32::from(ZERO_CODE) } else { 0 };
+                let level = f64::from(code as i32 - zero_code + i32::from(Dynamic::zero(signed)));
                 let lines = lines(signed, false);
                 let position = if signed {
                     Dynamic::position::<_, true>(Scalar, &lines, value, 1.0)

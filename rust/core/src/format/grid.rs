@@ -42,9 +42,10 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
     /// The values of all 256 codes.
     fn values(signed: bool) -> [f32; 256];
 
-    /// The code of a level, less the level, for positive levels above zero. Without signs, levels may be
-    /// counted from any number up: a level of 0 is that of zero, as codes saturate.
-    fn offset(signed: bool) -> i16;
+    /// The level of zero, as levels may be counted from any number up. One below it is that of zero too.
+    fn zero(_signed: bool) -> i16 {
+        0
+    }
 
     /// What positions are computed with.
     type Constants<S: Simd>: Copy;
@@ -265,17 +266,16 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
                     let threshold = self.thresholds.next(2 * pair + i, at);
                     level = G::at_random::<S, SIGNED>(simd, level, threshold, value, factor);
                 }
-                if SIGNED {
-                    level = simd.negate_by_sign(level, value);
-                }
                 simd.store_i32(level, levels, at);
             }
         }
-        let offset = G::offset(SIGNED);
-        if SIGNED || NEAREST {
-            simd.store_codes(&levels, offset, codes);
+        let zero = G::zero(SIGNED);
+        if SIGNED {
+            simd.store_signed_codes(&levels, zero, values, codes);
+        } else if NEAREST {
+            simd.store_codes(&levels, zero, codes);
         } else {
-            simd.store_codes_of_positive(&levels, offset, values, codes);
+            simd.store_codes_of_positive(&levels, zero, values, codes);
         }
     }
 }

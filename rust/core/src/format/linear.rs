@@ -34,11 +34,6 @@ impl Grid for Linear {
         symmetric(signed, |fraction| fraction)
     }
 
-    #[inline(always)]
-    fn offset(signed: bool) -> i16 {
-        if signed { 127 } else { 0 }
-    }
-
     type Constants<S: Simd> = S::F32;
 
     #[inline(always)]

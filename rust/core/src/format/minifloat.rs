@@ -26,7 +26,7 @@ use super::Decoder;
 use super::grid::{FRACTION_BITS, Grid};
 use super::linear::{a_little_more, n_levels, symmetric};
 use crate::real::Real;
-use crate::simd::{GROUP, Pair, Simd, Table, opaque};
+use crate::simd::{GROUP, Pair, Simd, Table, ZERO_CODE, opaque};
 
 /// The grid of the codec `minifloat`.
 #[derive(Clone, Copy)]
@@ -47,9 +47,6 @@ const fn first(signed: bool) -> f32 {
 const fn first_bits(signed: bool) -> i32 {
     first(signed).to_bits() as i32
 }
-
-/// The code of zero in the signed codebook.
-const ZERO: i32 = n_levels(true) as i32;
 
 /// F of a level.
 const fn f(signed: bool, level: u32) -> f32 {
@@ -79,9 +76,9 @@ impl Grid for Minifloat {
     }
 
     #[inline(always)]
-    fn offset(signed: bool) -> i16 {
-        // Positions without signs are the bits of a float, less only here those of F(0).
-        (if signed { ZERO } else { -(first_bits(signed) >> SHIFT) }) as i16
+    fn zero(signed: bool) -> i16 {
+        // Positions are the bits of F, less only here those of F(0).
+        (first_bits(signed) >> SHIFT) as i16
     }
 
     /// F(0).
@@ -107,8 +104,7 @@ impl Grid for Minifloat {
         factor: S::F32,
     ) -> S::I32 {
         let magnitude = if SIGNED { value.abs() } else { value };
-        let bits = simd.bits(magnitude.mul_add(factor, first));
-        if SIGNED { simd.add_i32(bits, simd.splat_i32(-first_bits(true))) } else { bits }
+        simd.bits(magnitude.mul_add(factor, first))
     }
 
     // Positions have as many fraction bits as a level is shifted by.
@@ -127,15 +123,12 @@ impl Grid for Minifloat {
     #[inline(always)]
     fn nearest<S: Simd, const SIGNED: bool>(
         simd: S,
-        &first: &S::F32,
+        first: &S::F32,
         value: S::F32,
         factor: S::F32,
     ) -> S::I32 {
-        let magnitude = if SIGNED { value.abs() } else { value };
-        let bits = simd.bits(magnitude.mul_add(factor, first));
-        let half = 1 << (SHIFT - 1);
-        let half = simd.splat_i32(if SIGNED { half - first_bits(true) } else { half });
-        simd.shift_right::<SHIFT>(simd.add_i32(bits, half))
+        let bits = Self::position::<S, SIGNED>(simd, first, value, factor);
+        simd.shift_right::<SHIFT>(simd.add_i32(bits, simd.splat_i32(1 << (SHIFT - 1))))
     }
 
     #[inline(always)]
@@ -163,7 +156,7 @@ impl<S: Simd, const SIGNED: bool> FromBits<S, SIGNED> {
             zero: simd.splat(opaque(zero)),
             one: simd.splat(opaque(1.0)),
             first: simd.splat_i32(opaque(first_bits(SIGNED))),
-            minus_zero: simd.splat_i32(opaque(-ZERO)),
+            minus_zero: simd.splat_i32(opaque(-i32::from(ZERO_CODE))),
         }
     }
 
@@ -212,10 +205,11 @@ mod tests {
             let level = |position, threshold| {
                 Minifloat::at_random::<_, true>(Scalar, position, threshold, scale, 1.0)
             };
-            assert!(level(position, 0) >= 127 && at_most(level(position, -1), 127));
+            let last = 127 + i32::from(Minifloat::zero(true));
+            assert!(level(position, 0) >= last && at_most(level(position, -1), last));
             let first = Minifloat::constants(Scalar, false, false);
             let position = Minifloat::position::<_, false>(Scalar, &first, scale, factor(false));
-            let last = 255 - i32::from(Minifloat::offset(false));
+            let last = 255 + i32::from(Minifloat::zero(false));
             assert!(level(position, 0) >= last && at_most(level(position, -1), last));
         }
     }
@@ -229,7 +223,7 @@ mod tests {
             let step = f64::from(values[last] - values[last - 1]);
             let exact = 2.0_f64.powi(octave) / 16.0 / (2.0_f64.powi(octave) * 31.0 / 16.0 - 1.0);
             assert!((step - exact).abs() < 1e-7);
-            let zero = if signed { ZERO as usize } else { 0 };
+            let zero = if signed { usize::from(ZERO_CODE) } else { 0 };
             assert_eq!(values[zero], 0.0);
             for level in 1..16 {
                 let expected = f64::from(level as u8) * exact / 2.0_f64.powi(octave);

@@ -30,11 +30,6 @@ impl Grid for Root {
         symmetric(signed, |root| if signed { root.powi(2) } else { root.powi(4) })
     }
 
-    #[inline(always)]
-    fn offset(signed: bool) -> i16 {
-        if signed { 127 } else { 0 }
-    }
-
     type Constants<S: Simd> = S::F32;
 
     #[inline(always)]

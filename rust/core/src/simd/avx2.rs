@@ -12,7 +12,7 @@
 //! quicker instruction to spread codes, which needs a load of its own, is no gain, and neither is decoding
 //! beside the divisions, since constants then have to be loaded for each vector.
 
-use super::{Aligned, F64Lanes, GROUP, Kernel, Pair, Simd, Table};
+use super::{Aligned, F64Lanes, GROUP, Kernel, Pair, Simd, Table, ZERO_CODE};
 use crate::real::Real;
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -101,20 +101,27 @@ fn part_mut<T>(group: &mut [T; GROUP], at: usize) -> &mut [T] {
 }
 
 impl Avx2 {
-    /// The sums of the lanes of four vectors and `offset`, as unsigned bytes, saturated, in an order of
-    /// their own.
+    /// The levels of a group above that of zero, as unsigned bytes, saturated, in an order of their own.
     #[inline(always)]
-    fn pack(self, vector: impl Fn(usize) -> I32x8, offset: i16) -> __m256i {
-        let [a, b, c, d] = core::array::from_fn(|at| vector(at).0);
+    fn pack_levels(self, levels: &[i32; GROUP], zero: i16) -> __m256i {
+        let [a, b, c, d] = core::array::from_fn(|at| self.load_i32(levels, at).0);
         avx2!({
-            let offset = _mm256_set1_epi16(offset);
-            let ab = _mm256_adds_epi16(_mm256_packs_epi32(a, b), offset);
-            let cd = _mm256_adds_epi16(_mm256_packs_epi32(c, d), offset);
+            let zero = _mm256_set1_epi16(zero);
+            let ab = _mm256_subs_epi16(_mm256_packs_epi32(a, b), zero);
+            let cd = _mm256_subs_epi16(_mm256_packs_epi32(c, d), zero);
             _mm256_packus_epi16(ab, cd)
         })
     }
 
-    /// Writes what [`Avx2::pack`] has packed.
+    /// Signed bytes in the same order: negative where the sign bit of a value is set, 0 where it is 0, and
+    /// otherwise positive. Floats are so as integers too, and saturate.
+    #[inline(always)]
+    fn pack_signs(self, values: &[f32; GROUP]) -> __m256i {
+        let [a, b, c, d] = core::array::from_fn(|at| self.bits(self.load(values, at)).0);
+        avx2!(_mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d)))
+    }
+
+    /// Writes what has been packed.
     #[inline(always)]
     fn store_packed(self, bytes: __m256i, to: &mut [u8; GROUP]) {
         let bytes = avx2!({
@@ -285,26 +292,44 @@ impl Simd for Avx2 {
         I32x8(unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(codes.cast())) })
     }
     #[inline(always)]
-    fn store_codes(self, levels: &Pair<i32>, offset: i16, codes: &mut [[u8; GROUP]; 2]) {
+    fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]) {
         for (Aligned(levels), codes) in levels.iter().zip(codes) {
-            self.store_packed(self.pack(|at| self.load_i32(levels, at), offset), codes);
+            self.store_packed(self.pack_levels(levels, zero), codes);
         }
     }
     #[inline(always)]
     fn store_codes_of_positive(
         self,
         levels: &Pair<i32>,
-        offset: i16,
+        zero: i16,
         values: &Pair<f32>,
         codes: &mut [[u8; GROUP]; 2],
     ) {
         for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
-            let packed = self.pack(|at| self.load_i32(levels, at), offset);
-            // As an integer, too, a float is above zero, and stays so when it saturates.
-            let values = self.pack(|at| self.bits(self.load(values, at)), 0);
+            let packed = self.pack_levels(levels, zero);
+            let signs = self.pack_signs(values);
             let packed = avx2!({
-                let zero = _mm256_cmpeq_epi8(values, _mm256_setzero_si256());
-                _mm256_andnot_si256(zero, _mm256_max_epu8(packed, _mm256_set1_epi8(1)))
+                let none = _mm256_cmpeq_epi8(signs, _mm256_setzero_si256());
+                _mm256_andnot_si256(none, _mm256_max_epu8(packed, _mm256_set1_epi8(1)))
+            });
+            self.store_packed(packed, codes);
+        }
+    }
+    #[inline(always)]
+    fn store_signed_codes(
+        self,
+        levels: &Pair<i32>,
+        zero: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    ) {
+        for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
+            let packed = self.pack_levels(levels, zero);
+            let signs = self.pack_signs(values);
+            let packed = avx2!({
+                let zero = _mm256_set1_epi8(ZERO_CODE as i8);
+                let (up, down) = (_mm256_adds_epu8(zero, packed), _mm256_subs_epu8(zero, packed));
+                _mm256_blendv_epi8(up, down, signs)
             });
             self.store_packed(packed, codes);
         }
@@ -348,10 +373,6 @@ impl Simd for Avx2 {
             let greater = _mm256_cmp_ps::<_CMP_LT_OQ>(b.0, a.0);
             _mm256_and_si256(_mm256_castps_si256(greater), value.0)
         }))
-    }
-    #[inline(always)]
-    fn negate_by_sign(self, value: I32x8, sign: F32x8) -> I32x8 {
-        I32x8(avx2!(_mm256_sign_epi32(value.0, _mm256_castps_si256(sign.0))))
     }
     #[inline(always)]
     fn minus_where_negative(self, of: I32x8, value: F32x8, minus: F32x8) -> F32x8 {

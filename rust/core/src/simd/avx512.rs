@@ -4,19 +4,25 @@
 //! Every method but `decode` is a wrapper of a few intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx512::detect`] has found the features.
 //!
-//! **The budget.** A step of AdamW has, for 64 elements, 189 vector operations with the codec `minifloat`
-//! (56 decode both states, 52 update, 81 encode both) and some 330 with `dynamic`; two units take them. Of
+//! **The budget.** A step of AdamW has, for 64 elements, 183 vector operations with the codec `minifloat`
+//! (56 decode both states, 52 update, 75 encode both) and some 330 with `dynamic`; two units take them. Of
 //! the 52, four are square roots and four divisions: these take turns in a unit of their own, for 24 cycles
 //! a vector, and some ten places in the two others. On a Xeon (Emerald Rapids), in the cache, that makes 96
 //! cycles in which codes are decoded and parameters updated, some 40 in which states are encoded, and 20
-//! where batches begin and end. Tried without gain: to encode a block beside the update of the next one,
-//! turn by turn or in one piece; batches of another size than 1024 (half of it costs 14 cycles); to place
-//! the batch so that no two streams are at the same offset in their pages. To take square roots while
-//! decoding, and to divide and write the parameters while encoding, so that neither waits for that unit:
-//! 2 to 7 % in the cache, nothing from memory, and every rule would be in two parts. Square roots by an
-//! approximation and Newton's steps, exact for every mantissa: nothing, as the two units are as busy then.
+//! where batches begin and end. Tried there without gain: to encode a block beside the update of the next
+//! one, turn by turn or in one piece; to place the batch so that no two streams are at the same offset in
+//! their pages. To take square roots while decoding, and to divide and write the parameters while encoding,
+//! so that neither waits for that unit: 2 to 7 % in the cache, nothing from memory, and every rule would be
+//! in two parts. Square roots by an approximation and Newton's steps, exact for every mantissa: nothing, as
+//! the two units are as busy then.
+//!
+//! A Zen 5 has four units, and roots and divisions take 7 cycles a vector. It needs 45 cycles for the update
+//! with decoding and 27 for encoding: about 2.7 operations a cycle, though it could do four, whatever one
+//! of them is taken away or put elsewhere. Tried without gain: roots and divisions beside encoding; two or
+//! four vectors at each step of the formula; codes that come by permutations of bytes and double shifts
+//! (43 operations to decode, not 56).
 
-use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table};
+use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table, ZERO_CODE};
 use crate::real::Real;
 use core::arch::x86_64::*;
 
@@ -152,20 +158,28 @@ impl Avx512 {
 }
 
 impl Avx512 {
-    /// The sums of the lanes of four vectors and `offset`, as unsigned bytes, saturated, in an order of
-    /// their own.
+    /// The levels of two groups above that of zero, as unsigned bytes, saturated, in an order of their own.
     #[inline(always)]
-    fn pack(self, vector: impl Fn(usize) -> I32x16, offset: i16) -> __m512i {
-        let [a, b, c, d] = core::array::from_fn(|i| vector(i).0);
+    fn pack_levels(self, levels: &Pair<i32>, zero: i16) -> __m512i {
+        let [a, b, c, d] = core::array::from_fn(|i| self.load_i32(&levels[i / 2].0, i % 2).0);
         avx512!({
-            let offset = _mm512_set1_epi16(offset);
-            let ab = _mm512_adds_epi16(_mm512_packs_epi32(a, b), offset);
-            let cd = _mm512_adds_epi16(_mm512_packs_epi32(c, d), offset);
+            let zero = _mm512_set1_epi16(zero);
+            let ab = _mm512_subs_epi16(_mm512_packs_epi32(a, b), zero);
+            let cd = _mm512_subs_epi16(_mm512_packs_epi32(c, d), zero);
             _mm512_packus_epi16(ab, cd)
         })
     }
 
-    /// Writes what [`Avx512::pack`] has packed.
+    /// Signed bytes in the same order: negative where the sign bit of a value is set, 0 where it is 0, and
+    /// otherwise positive. Floats are so as integers too, and saturate.
+    #[inline(always)]
+    fn pack_signs(self, values: &Pair<f32>) -> __m512i {
+        let bits = |i: usize| self.bits(self.load(&values[i / 2].0, i % 2)).0;
+        let [a, b, c, d] = core::array::from_fn(bits);
+        avx512!(_mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d)))
+    }
+
+    /// Writes what has been packed.
     #[inline(always)]
     fn store_packed(self, bytes: __m512i, to: &mut [[u8; GROUP]; 2]) {
         let bytes = avx512!({
@@ -327,24 +341,36 @@ impl Simd for Avx512 {
         I32x16(unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast())) })
     }
     #[inline(always)]
-    fn store_codes(self, levels: &Pair<i32>, offset: i16, codes: &mut [[u8; GROUP]; 2]) {
-        let packed = self.pack(|i| self.load_i32(&levels[i / 2].0, i % 2), offset);
-        self.store_packed(packed, codes);
+    fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]) {
+        self.store_packed(self.pack_levels(levels, zero), codes);
     }
     #[inline(always)]
     fn store_codes_of_positive(
         self,
         levels: &Pair<i32>,
-        offset: i16,
+        zero: i16,
         values: &Pair<f32>,
         codes: &mut [[u8; GROUP]; 2],
     ) {
-        let packed = self.pack(|i| self.load_i32(&levels[i / 2].0, i % 2), offset);
-        // As an integer, too, a float is above zero, and stays so when it saturates.
-        let values = self.pack(|i| self.bits(self.load(&values[i / 2].0, i % 2)), 0);
+        let (packed, signs) = (self.pack_levels(levels, zero), self.pack_signs(values));
         let packed = avx512!({
-            let above = _mm512_test_epi8_mask(values, values);
+            let above = _mm512_test_epi8_mask(signs, signs);
             _mm512_maskz_max_epu8(above, packed, _mm512_set1_epi8(1))
+        });
+        self.store_packed(packed, codes);
+    }
+    #[inline(always)]
+    fn store_signed_codes(
+        self,
+        levels: &Pair<i32>,
+        zero: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    ) {
+        let (packed, signs) = (self.pack_levels(levels, zero), self.pack_signs(values));
+        let packed = avx512!({
+            let (zero, negative) = (_mm512_set1_epi8(ZERO_CODE as i8), _mm512_movepi8_mask(signs));
+            _mm512_mask_subs_epu8(_mm512_adds_epu8(zero, packed), negative, zero, packed)
         });
         self.store_packed(packed, codes);
     }
@@ -392,13 +418,6 @@ impl Simd for Avx512 {
         I32x16(avx512!({
             let greater = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(b.0, a.0);
             _mm512_maskz_mov_epi32(greater, value.0)
-        }))
-    }
-    #[inline(always)]
-    fn negate_by_sign(self, value: I32x16, sign: F32x16) -> I32x16 {
-        I32x16(avx512!({
-            let negative = _mm512_movepi32_mask(_mm512_castps_si512(sign.0));
-            _mm512_mask_sub_epi32(value.0, negative, _mm512_setzero_si512(), value.0)
         }))
     }
     #[inline(always)]

@@ -70,6 +70,9 @@ pub(crate) const GROUP: usize = 32;
 #[repr(align(64))]
 pub(crate) struct Aligned<T>(pub(crate) [T; GROUP]);
 
+/// The code of zero in codebooks of both signs that are computed.
+pub(crate) const ZERO_CODE: u8 = 127;
+
 /// Elements in two groups, the unit in which codes are decoded: AVX-512 looks up 64 bytes at once.
 pub(crate) const PAIR: usize = 2 * GROUP;
 
@@ -175,15 +178,24 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn decode(self, table: &Table, scale: Self::F32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>);
     /// The vector `at` of a group of codes.
     fn load_codes(self, codes: &[u8; GROUP], at: usize) -> Self::I32;
-    /// Packs two groups: `codes[i] = clamp(levels[i] + offset, 0, 255)`, for levels from -2^15 to
-    /// 2^15 - 256 and offsets from -4096 to 255.
-    fn store_codes(self, levels: &Pair<i32>, offset: i16, codes: &mut [[u8; GROUP]; 2]);
+    /// Packs two groups: `codes[i] = clamp(levels[i] - zero, 0, 255)`, for levels from -2^15 to 2^15 - 1 and
+    /// a level of zero from 0 to 4096.
+    fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]);
     /// As [`Simd::store_codes`], for values none of which is negative: but the code of zero is 0, and that of
     /// any other value at least 1.
     fn store_codes_of_positive(
         self,
         levels: &Pair<i32>,
-        offset: i16,
+        zero: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    );
+    /// As [`Simd::store_codes`], for the levels of magnitudes: they count from [`ZERO_CODE`] up, or down where
+    /// the sign bit of the value is set, to 255 or 0 at most.
+    fn store_signed_codes(
+        self,
+        levels: &Pair<i32>,
+        zero: i16,
         values: &Pair<f32>,
         codes: &mut [[u8; GROUP]; 2],
     );
@@ -206,10 +218,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn to_f32(self, value: Self::I32) -> Self::F32;
     /// `value` where `a > b`, otherwise 0.
     fn keep_where_greater(self, value: Self::I32, a: Self::F32, b: Self::F32) -> Self::I32;
-    /// `-value` where the sign bit of `sign` is set, otherwise `value`; `value` must be 0 where
-    /// `sign` is +0.
-    fn negate_by_sign(self, value: Self::I32, sign: Self::F32) -> Self::I32;
-
     /// `minus`, which is `-value`, where the sign bit of `of` is set, otherwise `value`: some instruction
     /// sets choose in one instruction, others negate.
     fn minus_where_negative(self, of: Self::I32, value: Self::F32, minus: Self::F32) -> Self::F32;

@@ -8,7 +8,7 @@
 //! integers saturate and give 0 for a NaN, as Rust's do. Two instructions have no stable intrinsic in the
 //! oldest Rust that we support, the conversions of half precision, so they are written in assembly.
 
-use super::{Aligned, F64Lanes, GROUP, Kernel, Pair, Simd, Table};
+use super::{Aligned, F64Lanes, GROUP, Kernel, Pair, Simd, Table, ZERO_CODE};
 use crate::real::Real;
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -103,15 +103,28 @@ impl Neon {
 }
 
 impl Neon {
-    /// The sums of the lanes of four vectors and `offset`, as unsigned bytes, saturated.
+    /// The levels of half a group above that of zero, as unsigned bytes, saturated.
     #[inline(always)]
-    fn pack(self, vector: impl Fn(usize) -> I32x4, offset: i16) -> uint8x16_t {
-        let [a, b, c, d] = core::array::from_fn(|i| vector(i).0);
+    fn pack_levels(self, levels: &[i32; GROUP], half: usize, zero: i16) -> uint8x16_t {
+        let [a, b, c, d] = core::array::from_fn(|i| self.load_i32(levels, 4 * half + i).0);
         neon!({
-            let offset = vdupq_n_s16(offset);
-            let ab = vqaddq_s16(vcombine_s16(vqmovn_s32(a), vqmovn_s32(b)), offset);
-            let cd = vqaddq_s16(vcombine_s16(vqmovn_s32(c), vqmovn_s32(d)), offset);
+            let zero = vdupq_n_s16(zero);
+            let ab = vqsubq_s16(vcombine_s16(vqmovn_s32(a), vqmovn_s32(b)), zero);
+            let cd = vqsubq_s16(vcombine_s16(vqmovn_s32(c), vqmovn_s32(d)), zero);
             vcombine_u8(vqmovun_s16(ab), vqmovun_s16(cd))
+        })
+    }
+
+    /// Signed bytes: negative where the sign bit of a value is set, 0 where it is 0, and otherwise positive.
+    /// Floats are so as integers too, and saturate.
+    #[inline(always)]
+    fn pack_signs(self, values: &[f32; GROUP], half: usize) -> int8x16_t {
+        let bits = |i: usize| self.bits(self.load(values, 4 * half + i)).0;
+        let [a, b, c, d] = core::array::from_fn(bits);
+        neon!({
+            let ab = vcombine_s16(vqmovn_s32(a), vqmovn_s32(b));
+            let cd = vcombine_s16(vqmovn_s32(c), vqmovn_s32(d));
+            vcombine_s8(vqmovn_s16(ab), vqmovn_s16(cd))
         })
     }
 
@@ -264,10 +277,10 @@ impl Simd for Neon {
         }))
     }
     #[inline(always)]
-    fn store_codes(self, levels: &Pair<i32>, offset: i16, codes: &mut [[u8; GROUP]; 2]) {
+    fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]) {
         for (Aligned(levels), codes) in levels.iter().zip(codes) {
             for (half, codes) in codes.as_chunks_mut().0.iter_mut().enumerate() {
-                self.store_bytes(self.pack(|i| self.load_i32(levels, 4 * half + i), offset), codes);
+                self.store_bytes(self.pack_levels(levels, half, zero), codes);
             }
         }
     }
@@ -275,18 +288,38 @@ impl Simd for Neon {
     fn store_codes_of_positive(
         self,
         levels: &Pair<i32>,
-        offset: i16,
+        zero: i16,
         values: &Pair<f32>,
         codes: &mut [[u8; GROUP]; 2],
     ) {
         for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
             for (half, codes) in codes.as_chunks_mut().0.iter_mut().enumerate() {
-                let packed = self.pack(|i| self.load_i32(levels, 4 * half + i), offset);
-                // As an integer, too, a float is above zero, and stays so when it saturates.
-                let values = self.pack(|i| self.bits(self.load(values, 4 * half + i)), 0);
+                let packed = self.pack_levels(levels, half, zero);
+                let signs = self.pack_signs(values, half);
                 let packed = neon!({
-                    let above = vtstq_u8(values, values);
+                    let above = vtstq_s8(signs, signs);
                     vandq_u8(above, vmaxq_u8(packed, vdupq_n_u8(1)))
+                });
+                self.store_bytes(packed, codes);
+            }
+        }
+    }
+    #[inline(always)]
+    fn store_signed_codes(
+        self,
+        levels: &Pair<i32>,
+        zero: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    ) {
+        for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
+            for (half, codes) in codes.as_chunks_mut().0.iter_mut().enumerate() {
+                let packed = self.pack_levels(levels, half, zero);
+                let signs = self.pack_signs(values, half);
+                let packed = neon!({
+                    let zero = vdupq_n_u8(ZERO_CODE);
+                    let (up, down) = (vqaddq_u8(zero, packed), vqsubq_u8(zero, packed));
+                    vbslq_u8(vcltzq_s8(signs), down, up)
                 });
                 self.store_bytes(packed, codes);
             }
@@ -328,14 +361,6 @@ impl Simd for Neon {
     #[inline(always)]
     fn keep_where_greater(self, value: I32x4, a: F32x4, b: F32x4) -> I32x4 {
         I32x4(neon!(vandq_s32(value.0, vreinterpretq_s32_u32(vcgtq_f32(a.0, b.0)))))
-    }
-    #[inline(always)]
-    fn negate_by_sign(self, value: I32x4, sign: F32x4) -> I32x4 {
-        I32x4(neon!({
-            // -1 where negative: then exclusive or and subtraction are the two's complement.
-            let negative = vshrq_n_s32::<31>(vreinterpretq_s32_f32(sign.0));
-            vsubq_s32(veorq_s32(value.0, negative), negative)
-        }))
     }
     #[inline(always)]
     fn minus_where_negative(self, of: I32x4, value: F32x4, minus: F32x4) -> F32x4 {

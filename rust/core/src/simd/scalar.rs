@@ -2,7 +2,7 @@
 //!
 //! It is what every other instruction set is tested against, and what runs where none of them is.
 
-use super::{Aligned, GROUP, Kernel, Pair, Simd, Table, opaque};
+use super::{Aligned, GROUP, Kernel, Pair, Simd, Table, ZERO_CODE, opaque};
 use half::f16;
 
 /// The token of no instruction set at all, which every CPU has.
@@ -90,11 +90,11 @@ impl Simd for Scalar {
         i32::from(codes[at])
     }
     #[inline(always)]
-    fn store_codes(self, levels: &Pair<i32>, offset: i16, codes: &mut [[u8; GROUP]; 2]) {
+    fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]) {
         for (Aligned(levels), codes) in levels.iter().zip(codes) {
             for (at, code) in codes.iter_mut().enumerate() {
                 // Unrolled, this loop is large and no faster.
-                *code = levels[opaque(at)].saturating_add(offset.into()).clamp(0, 255) as u8;
+                *code = levels[opaque(at)].saturating_sub(zero.into()).clamp(0, 255) as u8;
             }
         }
     }
@@ -102,14 +102,33 @@ impl Simd for Scalar {
     fn store_codes_of_positive(
         self,
         levels: &Pair<i32>,
-        offset: i16,
+        zero: i16,
         values: &Pair<f32>,
         codes: &mut [[u8; GROUP]; 2],
     ) {
-        self.store_codes(levels, offset, codes);
+        self.store_codes(levels, zero, codes);
         for (Aligned(values), codes) in values.iter().zip(codes) {
             for (at, code) in codes.iter_mut().enumerate() {
                 *code = if values[opaque(at)] > 0.0 { (*code).max(1) } else { 0 };
+            }
+        }
+    }
+    #[inline(always)]
+    fn store_signed_codes(
+        self,
+        levels: &Pair<i32>,
+        zero: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    ) {
+        self.store_codes(levels, zero, codes);
+        for (Aligned(values), codes) in values.iter().zip(codes) {
+            for (at, code) in codes.iter_mut().enumerate() {
+                *code = if values[opaque(at)].is_sign_negative() {
+                    ZERO_CODE.saturating_sub(*code)
+                } else {
+                    ZERO_CODE.saturating_add(*code)
+                };
             }
         }
     }
@@ -145,10 +164,6 @@ impl Simd for Scalar {
     #[inline(always)]
     fn keep_where_greater(self, value: i32, a: f32, b: f32) -> i32 {
         if a > b { value } else { 0 }
-    }
-    #[inline(always)]
-    fn negate_by_sign(self, value: i32, sign: f32) -> i32 {
-        if sign.is_sign_negative() { value.wrapping_neg() } else { value }
     }
     #[inline(always)]
     fn minus_where_negative(self, of: i32, value: f32, minus: f32) -> f32 {

@@ -122,7 +122,7 @@ impl Kernel for Battery {
                 9 => float(x.min(y)),
                 10 => int(simd.round(in_range(simd, x))),
                 11 => int(simd.keep_where_greater(p, x, y)),
-                12 => int(simd.negate_by_sign(nonzero(simd, p, x), x)),
+                12 => x,
                 13 => int(simd.add_i32(p, q)),
                 14 => int(simd.and_i32(p, q)),
                 15 => int(simd.xor_i32(p, q)),
@@ -180,12 +180,15 @@ impl Kernel for Battery {
         }
         output.codes[0][..4].copy_from_slice(&largest.to_le_bytes());
         let levels = [i, j].map(|group| Aligned(group.map(|value| value >> 22)));
+        if self.operation == 12 {
+            simd.store_signed_codes(&levels, 1, &[a, b].map(Aligned), &mut output.codes);
+        }
         if self.operation == 34 {
-            simd.store_codes(&levels, -1, &mut output.codes);
+            simd.store_codes(&levels, 1, &mut output.codes);
         }
         if self.operation == 45 {
             let values = [a, b].map(|group| Aligned(group.map(positive)));
-            simd.store_codes_of_positive(&levels, -1, &values, &mut output.codes);
+            simd.store_codes_of_positive(&levels, 1, &values, &mut output.codes);
         }
         output.lanes = lanes.0.map(canonical);
         if self.operation == 38 {
@@ -212,15 +215,6 @@ fn in_range<S: Simd>(simd: S, value: S::F32) -> S::F32 {
     let magnitude = value.abs().min(simd.splat(2_147_483_520.0));
     let sign = simd.and_i32(simd.bits(value), simd.splat_i32(i32::MIN));
     simd.with_bits(simd.xor_i32(simd.bits(magnitude), sign))
-}
-
-/// Integers that are 0 where the sign to be given to them is +0.
-#[inline(always)]
-fn nonzero<S: Simd>(simd: S, value: S::I32, sign: S::F32) -> S::I32 {
-    let bits = simd.bits(sign);
-    let magnitude = simd.and_i32(bits, simd.splat_i32(i32::MAX));
-    let positive = simd.select_greater(magnitude, simd.splat_i32(0), value, simd.splat_i32(0));
-    simd.select_greater(simd.splat_i32(0), bits, value, positive)
 }
 
 /// What a state that is never negative can be.
@@ -253,25 +247,25 @@ fn every_method_gives_the_bits_of_the_reference() {
 fn packing_saturates_at_both_ends() {
     struct Pack {
         levels: Pair<i32>,
-        offset: i16,
+        zero: i16,
     }
     impl Kernel for Pack {
         type Output = [[u8; GROUP]; 2];
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) -> [[u8; GROUP]; 2] {
             let mut codes = [[0; GROUP]; 2];
-            simd.store_codes(&self.levels, self.offset, &mut codes);
+            simd.store_codes(&self.levels, self.zero, &mut codes);
             codes
         }
     }
     for level in levels_under_test() {
-        for (first, offset) in [(-200, 127), (1900, -2048)] {
+        for (first, zero) in [(-200, 0), (1900, 2048)] {
             let levels = [0, 1].map(|group| {
                 Aligned(core::array::from_fn(|i| (2 * i + group) as i32 * 10 + first))
             });
             let expected = levels
-                .map(|group| group.0.map(|level| (level + i32::from(offset)).clamp(0, 255) as u8));
-            assert_eq!(level.run(Pack { levels, offset }), expected, "{}", level.name());
+                .map(|group| group.0.map(|level| (level - i32::from(zero)).clamp(0, 255) as u8));
+            assert_eq!(level.run(Pack { levels, zero }), expected, "{}", level.name());
         }
     }
 }
