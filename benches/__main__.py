@@ -141,7 +141,7 @@ def _run_loop(record: Record, options: argparse.Namespace, sizes: Sequence[str])
     candidates = optimizers.torchs() + optimizers.ours()
     for size in sizes:
         # A turn is one step here, and steps vary more than elsewhere.
-        _add(record, loop.measure(size, candidates, MemoryRoof(), n_rounds=3 * _rounds(options)))
+        _add(record, loop.measure(size, candidates, MemoryRoof(), n_rounds=_rounds(options)))
 
 
 def _run_quantize(record: Record, options: argparse.Namespace, sizes: Sequence[str]) -> None:
