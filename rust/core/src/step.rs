@@ -19,7 +19,7 @@ use crate::format::{Codec, ENCODING_ASKS};
 use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};
 use crate::rule::{Kind, Rule};
-use crate::simd::{Ahead, GROUP, Level, PAIR, pairs};
+use crate::simd::{Ahead, GROUP, Level, PAIR};
 use crate::update::{Part, PartAhead, StatePart, Sums, Tail, Update, for_each_state, grad_asks};
 use core::ops::{AddAssign, Range};
 
@@ -142,8 +142,6 @@ where
             }
             let target = &mut self.param[elements.clone()];
             let param = rooms.param.of(target);
-            // What is less than a turn is decoded before it is filled up to one.
-            let in_loop = in_loop && elements.len() % PAIR == 0;
             let mut states = [const { StatePart::NONE }; N];
             let mut from = self.states.iter_mut().zip(fresh.iter_mut()).zip(&mut rooms.states);
             for_each_state!(i of N {
@@ -154,7 +152,7 @@ where
                         ahead.states[i] = Ahead::of(codes, &elements, next);
                         let (codes, scales) = (&codes[elements.clone()], &scales[indices.clone()]);
                         if in_loop {
-                            (part.codes, part.scales) = (pairs(codes), scales);
+                            (part.codes, part.scales) = (codes, scales);
                         } else {
                             fresh.decode(self.level, codec, signed, scales, codes, ahead.states[i]);
                         }

@@ -90,7 +90,7 @@ pub(crate) struct StatePart<'a, E: Element> {
     /// A quantized state, decoded if it is decoded before, and then the fresh one.
     pub(crate) fresh: &'a mut [Pair<f32>],
     /// Its codes, if they are decoded in the loop.
-    pub(crate) codes: &'a [[[u8; GROUP]; 2]],
+    pub(crate) codes: &'a [u8],
     /// The scales of all blocks of the batch, likewise.
     pub(crate) scales: &'a [f32],
     pub(crate) full: &'a mut [E::Compute],
@@ -132,7 +132,7 @@ impl<'a, E: Element> Turns<'a, E> {
             (_, true) => turns.fresh = &mut part.fresh[..n_turns],
         }
         if in_loop && kind != Kind::Copy {
-            turns.codes = &part.codes[..n_turns];
+            turns.codes = &pairs(part.codes)[..n_turns];
         }
         turns
     }
@@ -160,16 +160,18 @@ impl<E: Element, const N: usize> Part<'_, E, N> {
                 (_, false, Some(from)) => part.full = &mut from.full[elements.clone()],
                 (_, true, Some(from)) => {
                     part.fresh = &mut from.fresh[elements.start / TURN..];
-                    // Where there are any, the turns are whole, and these are all of them.
-                    (part.codes, part.scales) = (from.codes, from.scales);
+                    part.codes = from.codes.get(elements.clone()).unwrap_or_default();
+                    part.scales = from.scales;
                 }
             }
         });
         let ahead = PartAhead {
             param: self.ahead.param.skip(bytes_before),
             grad: self.ahead.grad.skip(bytes_before),
-            // Of codes, none are before.
-            states: self.ahead.states.map(|state| state.skip(bytes_before)),
+            states: core::array::from_fn(|i| {
+                let is_copy = R::STATES[i].kind == Kind::Copy;
+                self.ahead.states[i].skip(if is_copy { bytes_before } else { elements.start })
+            }),
         };
         Part { param: &mut self.param[elements.clone()], grad: &self.grad[elements], states, ahead }
     }
@@ -178,7 +180,7 @@ impl<E: Element, const N: usize> Part<'_, E, N> {
 /// The update of a batch of blocks, or the sums of the rule's terms over it.
 ///
 /// Leaves quantized states in `fresh`, and the bits of the largest magnitudes of each block in
-/// `largest`. What is decoded in the loop must be whole turns.
+/// `largest`.
 pub(crate) struct Update<'a, R, E: Element, const N: usize> {
     pub(crate) rule: &'a R,
     pub(crate) batch: Part<'a, E, N>,
@@ -355,13 +357,14 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
         let (param, grad) = (&mut params[turn], &grads[turn]);
         ahead.param.ask(turn, size_of::<[E; TURN]>());
         ahead.grad.ask(turn, grad_asks::<R, E, N>(QUANTIZED && !MEASURE));
-        let block_begins = peaks.n_left == peaks.turns_per_block;
+        // The first one here may be the last one of its block, which is not whole.
+        let block_is_new = turn == 0 || peaks.n_left == peaks.turns_per_block;
         for_each_state!(i of N {
             if R::STATES[i].kind == Kind::Copy {
                 ahead.states[i].ask(turn, size_of::<[E; TURN]>());
             } else if QUANTIZED && D::IN_LOOP {
                 ahead.states[i].ask(turn, TURN);
-                if block_begins {
+                if block_is_new {
                     scales[i] = simd.splat(states[i].scales[peaks.n_blocks]);
                 }
             }
@@ -464,13 +467,15 @@ pub(crate) struct Tail<E: Element, const N: usize> {
 /// Room for one state of such a turn.
 #[derive(Clone, Copy)]
 struct TailState<E: Element> {
+    codes: [u8; TURN],
     full: [E::Compute; TURN],
     copy: [E; TURN],
 }
 
 impl<E: Element, const N: usize> Tail<E, N> {
     pub(crate) fn new() -> Self {
-        let state = TailState { full: [E::Compute::default(); TURN], copy: [E::default(); TURN] };
+        let full = [E::Compute::default(); TURN];
+        let state = TailState { codes: [0; TURN], full, copy: [E::default(); TURN] };
         Self { param: [E::default(); TURN], grad: [E::default(); TURN], states: [state; N] }
     }
 
@@ -482,9 +487,11 @@ impl<E: Element, const N: usize> Tail<E, N> {
         let mut tails = self.states.iter_mut();
         let states = part.states.map(|state| {
             let tail = tails.next().expect("one for each state");
+            repeat_last(state.codes, &mut tail.codes);
             repeat_last(state.full, &mut tail.full);
             repeat_last(state.copy, &mut tail.copy);
-            StatePart { full: &mut tail.full, copy: &mut tail.copy, ..state }
+            let TailState { codes, full, copy } = tail;
+            StatePart { codes, full, copy, ..state }
         });
         Part { param: &mut self.param, grad: &self.grad, states, ..part }
     }
