@@ -367,26 +367,30 @@ def test_autocasting_changes_no_product():
 
 
 @pytest.mark.parametrize(
-    ("machine", "amx", "bfloat16", "expected"),
+    ("machine", "amx", "avx512", "bfloat16", "expected"),
     [
-        ("x86_64", True, True, True),
-        ("x86_64", False, True, False),
-        ("AMD64", None, True, True),
-        ("aarch64", False, True, True),
-        ("aarch64", False, False, False),
-        ("aarch64", False, None, False),
+        ("x86_64", True, True, True, True),
+        ("x86_64", False, True, True, True),
+        ("x86_64", False, False, True, False),
+        ("x86_64", False, None, True, False),
+        ("AMD64", None, None, True, True),
+        ("aarch64", False, False, True, True),
+        ("aarch64", False, False, False, False),
+        ("aarch64", False, False, None, False),
     ],
 )
 def test_products_are_of_bfloat16_where_they_are_fast(
-    monkeypatch, machine, amx, bfloat16, expected
+    monkeypatch, machine, amx, avx512, bfloat16, expected
 ):
     def supported():
         if bfloat16 is None:
             raise RuntimeError("no such operator")
         return bfloat16
 
-    cpu = SimpleNamespace() if amx is None else SimpleNamespace(_is_amx_tile_supported=lambda: amx)
+    found = {"_is_amx_tile_supported": amx, "_is_avx512_bf16_supported": avx512}
+    known = {name: lambda has=has: has for name, has in found.items() if has is not None}
+    cpu = SimpleNamespace(**known)
     ops = SimpleNamespace(mkldnn=SimpleNamespace(_is_mkldnn_bf16_supported=supported))
     monkeypatch.setattr(muon_module.platform, "machine", lambda: machine)
     monkeypatch.setattr(muon_module, "torch", SimpleNamespace(cpu=cpu, ops=ops))
-    assert muon_module._has_matrix_units() == expected
+    assert muon_module._multiplies_bfloat16() == expected

@@ -36,10 +36,10 @@ class Muon(Optim8Optimizer):
 
     where `orthogonal` is `ns_steps` Newton-Schulz iterations in bfloat16, by torch's matrix
     products. Matrices of one shape and dtype are taken together, up to a million elements, as many
-    small products take longer than one of a stack of them. Where the CPU has no matrix units for
-    bfloat16 (with torch before 2.6: no AVX-512), products are made in float32, and their results
-    rounded: the same but for the order of additions, and up to 80 times faster. Temporaries take up
-    to 16 bytes for each element of a stack, or of a matrix that is larger.
+    small products take longer than one of a stack of them. Where the CPU has no instructions for
+    products of bfloat16 (with torch before 2.6: no AVX-512), they are made in float32, and their
+    results rounded: the same but for the order of additions, and up to 80 times faster. Temporaries
+    take up to 16 bytes for each element of a stack, or of a matrix that is larger.
 
     An interrupt may come when the momenta of a stack have moved and its parameters have not.
 
@@ -242,20 +242,21 @@ def _descend(params: list[Tensor], momenta: Tensor, group: Group) -> None:
         param.detach().mul_(1 - lr * weight_decay).add_(step, alpha=alpha)
 
 
-def _has_matrix_units() -> bool:
+def _multiplies_bfloat16() -> bool:
     """Return whether products of bfloat16 are faster than those of float32 on this CPU."""
-    # Torch says so of every CPU with AVX-512; but by vectors alone, they are up to 4 times slower.
-    # What tells the difference came with torch 2.6.
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    if has_amx is not None and platform.machine().lower() in ("x86_64", "amd64"):
-        return bool(has_amx())
+    # Torch says so of every CPU with AVX-512; but without instructions of their own, they are up to
+    # 4 times slower. What tells the difference came with torch 2.6.
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    tests = [getattr(torch.cpu, name) for name in names if hasattr(torch.cpu, name)]
+    if tests and platform.machine().lower() in ("x86_64", "amd64"):
+        return any(test() for test in tests)
     try:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError):  # a torch without that library
         return False
 
 
-_PRODUCTS = torch.bfloat16 if _has_matrix_units() else torch.float32
+_PRODUCTS = torch.bfloat16 if _multiplies_bfloat16() else torch.float32
 """The dtype that products are made in."""
 
 
