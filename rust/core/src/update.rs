@@ -160,6 +160,7 @@ impl<E: Element, const N: usize> Part<'_, E, N> {
                 (_, false, Some(from)) => part.full = &mut from.full[elements.clone()],
                 (_, true, Some(from)) => {
                     part.fresh = &mut from.fresh[elements.start / TURN..];
+                    // None, if they were decoded before.
                     part.codes = from.codes.get(elements.clone()).unwrap_or_default();
                     part.scales = from.scales;
                 }

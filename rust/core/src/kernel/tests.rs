@@ -94,6 +94,9 @@ fn hyper(rule: &RuleEntry) -> Vec<f64> {
     rule.hyper.iter().map(value).collect()
 }
 
+/// Elements of a block: two turns of the update's loop, so that a block may have a whole one and a rest.
+const BLOCK_SIZE: usize = 128;
+
 struct Run {
     rule: &'static RuleEntry,
     dtype: Dtype,
@@ -109,7 +112,7 @@ impl Run {
     fn bits(&self, level: Level, grads: &[Vec<f64>]) -> (Vec<Vec<u64>>, Outcome) {
         let options = Options {
             codec: Codec::builtin(self.codec.unwrap_or("dynamic")).expect("a codec"),
-            block_size: 64,
+            block_size: BLOCK_SIZE,
             stochastic: true,
             skip_nonfinite: self.skip_nonfinite,
             stochastic_params: self.stochastic_params,
@@ -173,7 +176,7 @@ fn every_level_steps_alike(dtype: Dtype, stochastic_params: bool, effect: Effect
     for rule in RULES {
         for codec in core::iter::once(None).chain(Codec::names().map(Some)) {
             // Whole groups and blocks, and ends of every length.
-            for len in (1..70).chain([128, 200, 1000]) {
+            for len in (1..70).chain([BLOCK_SIZE, 150, 200, 1000]) {
                 let skip_nonfinite = false;
                 let run =
                     Run { rule, dtype, codec, len, skip_nonfinite, stochastic_params, effect };
@@ -299,18 +302,20 @@ fn a_bad_gradient_stays_in_its_block_or_is_skipped() {
     for level in levels_under_test() {
         for bad in [f64::NAN, f64::INFINITY] {
             let rule = RuleEntry::named("adamw").expect("a rule");
+            let len = 3 * BLOCK_SIZE;
             let mut run = Run {
                 rule,
                 dtype: Dtype::Float32,
                 codec: Some("dynamic"),
-                len: 192,
+                len,
                 skip_nonfinite: false,
                 stochastic_params: false,
                 effect: Effect::Write,
             };
-            let good = vec![noise(192, 10), noise(192, 11)];
+            let good = vec![noise(len, 10), noise(len, 11)];
             let mut spoiled = good.clone();
-            spoiled[0][70] = bad; // in the second of three blocks of 64
+            let block = BLOCK_SIZE..2 * BLOCK_SIZE;
+            spoiled[0][block.start + 6] = bad;
             let ([expected, found], skip) =
                 ([&good, &spoiled].map(|grads| run.bits(level, grads).0), {
                     run.skip_nonfinite = true;
@@ -323,11 +328,11 @@ fn a_bad_gradient_stays_in_its_block_or_is_skipped() {
                     .collect()
             };
             let (expected, found) = (floats(&expected[0]), floats(&found[0]));
-            for i in (0..64).chain(128..192) {
+            for i in (0..block.start).chain(block.end..len) {
                 assert_eq!(found[i].to_bits(), expected[i].to_bits(), "{} {bad} {i}", level.name());
             }
             assert!(
-                found[64..128].iter().all(|value| value.is_nan()),
+                found[block].iter().all(|value| value.is_nan()),
                 "a NaN state spoils its block"
             );
             assert_eq!(skip.1.skipped, 1);

@@ -3,12 +3,12 @@
 //! Almost every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx2::detect`] has found the features.
 //!
-//! **The budget.** The loops of a step of AdamW have, for 8 elements, 65 instructions with the codec
-//! `minifloat` (18 decode both states, 21 update, 26 encode both) and 150 with `dynamic` (59, 21, 70); where
-//! batches and blocks of 256 begin and end are some ten more. A core of Zen 3 starts six in a cycle, and
-//! three for each of two threads that share it, as on rented machines: there a step takes 29 and 52
-//! cycles in the cache (`cargo bench -p optim8-core`), 9 of them to update, as long as the divider is
-//! busy. So it is the number of instructions that counts, those that only load or jump included: a
+//! **The budget.** The loops of a step of AdamW have, for 8 elements, 62 instructions with the codec
+//! `minifloat` (18 decode both states, 19 update, 25 encode both) and 147 with `dynamic` (59, 19, 69); where
+//! batches and blocks of 256 begin and end are some five more. A core of Zen 3 starts six in a cycle, and
+//! three for each of two threads that share it, as on rented machines: there a step took 29 and 52 cycles
+//! in the cache (`cargo bench -p optim8-core`) when there were ten more of them, 9 cycles to update, as long
+//! as the divider is busy. So it is the number of instructions that counts, those that only load or jump included: a
 //! quicker instruction to spread codes, which needs a load of its own, is no gain, and neither is decoding
 //! beside the divisions, since constants then have to be loaded for each vector.
 
