@@ -188,6 +188,13 @@ def _rank(rank, port, queue):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     torch.set_num_threads(1)
+    queue.put((rank, _trained_share(rank)))
+    torch.distributed.barrier()  # the one that is left would abort
+    torch.distributed.destroy_process_group()
+
+
+def _trained_share(rank):
+    # It ends with this function: a model that outlives its group keeps the group's threads.
     net = nn.parallel.DistributedDataParallel(model())
     optimizer = optim8.AdamW(net.parameters(), lr=1e-2, min_quantized_numel=0)
     for _ in range(4):
@@ -195,9 +202,7 @@ def _rank(rank, port, queue):
         rows = X[rank::2]
         loss_of(net, rows).backward()
         optimizer.step()
-    queue.put((rank, [p.detach().numpy() for p in net.parameters()]))
-    torch.distributed.barrier()  # the one that is left would abort
-    torch.distributed.destroy_process_group()
+    return [p.detach().numpy() for p in net.parameters()]
 
 
 def test_two_processes_stay_together():
