@@ -42,7 +42,7 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
     /// The values of all 256 codes.
     fn values(signed: bool) -> [f32; 256];
 
-    /// The level of zero, as levels may be counted from any number up. One below it is that of zero too.
+    /// The level of zero, as levels may be counted from any number up. What is below it is taken for it.
     fn zero(_signed: bool) -> i16 {
         0
     }

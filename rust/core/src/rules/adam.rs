@@ -52,14 +52,14 @@ impl<const DECOUPLED: bool> Rule<2> for Adam<DECOUPLED> {
         let [lr, beta1, beta2, eps, weight_decay, maximize] = named(hyper);
         // The paper's quicker order (section 2): the second moment's bias is made up for in the two factors
         // around its root, and not in a multiplication of each element.
-        let debias2 = share_so_far(beta2, step).sqrt();
+        let bias_correction2_sqrt = share_so_far(beta2, step).sqrt();
         Self {
             beta1,
             beta2,
-            eps: eps * debias2,
+            eps: eps * bias_correction2_sqrt,
             weight_decay,
             shrink: 1.0 - lr * weight_decay,
-            step_size: lr * debias2 / share_so_far(beta1, step),
+            step_size: lr * bias_correction2_sqrt / share_so_far(beta1, step),
             direction: direction(maximize),
         }
     }
