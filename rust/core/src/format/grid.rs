@@ -258,15 +258,15 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
                 simd.store_i32(level, levels, at);
             }
         }
-        for (i, Aligned(levels)) in levels.iter_mut().enumerate() {
-            for at in vectors::<S>() {
-                let mut level = simd.load_i32(levels, at);
-                let value = simd.load(&values[i].0, at);
-                if !NEAREST {
+        if !NEAREST {
+            for (i, Aligned(levels)) in levels.iter_mut().enumerate() {
+                for at in vectors::<S>() {
+                    let (position, value) =
+                        (simd.load_i32(levels, at), simd.load(&values[i].0, at));
                     let threshold = self.thresholds.next(2 * pair + i, at);
-                    level = G::at_random::<S, SIGNED>(simd, level, threshold, value, factor);
+                    let level = G::at_random::<S, SIGNED>(simd, position, threshold, value, factor);
+                    simd.store_i32(level, levels, at);
                 }
-                simd.store_i32(level, levels, at);
             }
         }
         let zero = G::zero(SIGNED);
