@@ -140,7 +140,6 @@ def _run_family(record: Record, options: argparse.Namespace, sizes: Sequence[str
 def _run_loop(record: Record, options: argparse.Namespace, sizes: Sequence[str]) -> None:
     candidates = optimizers.torchs() + optimizers.ours()
     for size in sizes:
-        # A turn is one step here, and steps vary more than elsewhere.
         _add(record, loop.measure(size, candidates, MemoryRoof(), n_rounds=_rounds(options)))
 
 
