@@ -4,7 +4,7 @@ import numpy as np
 
 
 def nearest_codes(y, codebook):
-    """Return the index of the nearest codebook value, and how near the runner-up's midpoint is."""
+    """Return the place of the nearest value of a sorted codebook, and how near a midpoint is."""
     y, codebook = np.asarray(y, np.float64), np.asarray(codebook, np.float64)
     midpoints = (codebook[1:] + codebook[:-1]) / 2
     codes = np.searchsorted(midpoints, y)

@@ -41,6 +41,9 @@ def test_codebooks_are_sorted_and_hold_zero_and_one(codec, signed):
     table = optim8.codebook(codec, signed)
     assert table.dtype == torch.float32
     assert table.shape == (256,)
+    if codec == "minifloat" and signed:  # its codes have a sign bit
+        assert torch.equal(table[128:], -table[:128])
+        table = table[:128]
     assert bool((table.diff() >= 0).all())
     assert 0.0 in table
     assert table[-1] == 1.0
@@ -56,15 +59,17 @@ def test_codes_are_the_nearest(codec, signed, kind):
     x = DISTRIBUTIONS[kind](rng, 4096 * 5 + 77).astype(np.float32)
     x = x if signed else np.abs(x)
     q = optim8.quantize(x, codec=codec, signed=signed)
-    table = optim8.codebook(codec, signed).numpy()
+    codebook = optim8.codebook(codec, signed).numpy()
+    table = np.unique(codebook)
     for i, block in enumerate(blocks_of(x.shape, 256)):
         scale = np.abs(x[block]).max()
         assert q.scales[i] == scale
         y = x[block].astype(np.float64) / np.float64(scale)
-        codes, margin = nearest_codes(y, table)
-        wrong = (codes != q.codes[block]) & (table[codes] != table[q.codes[block]])
-        assert margin[wrong].max(initial=0) <= 3e-7, (kind, codes[wrong], q.codes[block][wrong])
-        assert np.all(np.abs(codes[wrong].astype(int) - q.codes[block][wrong]) <= 1)
+        nearest, margin = nearest_codes(y, table)
+        found = np.searchsorted(table, codebook[q.codes[block]])
+        wrong = nearest != found
+        assert margin[wrong].max(initial=0) <= 3e-7, (kind, nearest[wrong], found[wrong])
+        assert np.all(np.abs(nearest - found) <= 1)
 
 
 @CODEC

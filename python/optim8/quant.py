@@ -55,7 +55,9 @@ def codebook(name: str, signed: bool) -> Tensor:
     Returns
     -------
     Tensor
-        float32, shape (256,), sorted.
+        float32, shape (256,). Sorted, but for the signed one of "minifloat", whose codes are a sign
+        bit and seven bits of magnitude: its codes from 128 on stand for minus the values of the
+        first 128.
 
     Raises
     ------
@@ -207,7 +209,7 @@ def quantize(
     >>> import optim8, torch
     >>> q = optim8.quantize(torch.tensor([0.0, 0.5, -2.0, 4.0]))
     >>> q.codes
-    tensor([127, 207,  16, 254], dtype=torch.uint8)
+    tensor([  0,  80, 239, 127], dtype=torch.uint8)
     >>> q.scales
     tensor([4.])
     >>> q.dequantize()

@@ -188,8 +188,9 @@ def create(rule: str, param: Tensor, group: Group, initial: Mapping[str, float])
         for key, (dtype, shape) in _expected(rule, name, param, group, quantized).items():
             fill: float = value
             if dtype == torch.uint8:
-                # The last code is that of 1, which times the scale is the value.
-                fill = 255 if value else _zero_code(codec_named(group["codec"]), kind == "signed")
+                # The code of 1, which times the scale is the value.
+                codec = codec_named(group["codec"])
+                fill = _code_of(1.0 if value else 0.0, codec, kind == "signed")
             state[key] = empty(shape, dtype).fill_(fill)
     return state
 
@@ -294,8 +295,8 @@ def _expected(rule: str, name: str, param: Tensor, group: Group, quantized: bool
 
 
 @cache
-def _zero_code(codec: _native.Codec, signed: bool) -> int:
-    return codec.codebook(signed).index(0.0)
+def _code_of(value: float, codec: _native.Codec, signed: bool) -> int:
+    return codec.codebook(signed).index(value)
 
 
 def _quantize_state(values: Tensor, signed: bool, group: Group) -> tuple[Tensor, Tensor]:
@@ -303,7 +304,7 @@ def _quantize_state(values: Tensor, signed: bool, group: Group) -> tuple[Tensor,
     codes, scales = quantize_tensor(values, codec, signed, group["block_size"])
     if not signed:
         # A second moment is never zero unless it is zero: the update divides by its root.
-        zero = _zero_code(codec, signed)
+        zero = _code_of(0.0, codec, signed)
         codes.masked_fill_((codes == zero) & (values > 0), zero + 1)
     return codes, scales
 

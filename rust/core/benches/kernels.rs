@@ -50,10 +50,11 @@ fn bench_step(criterion: &mut Criterion) {
                     _ => tensor(dtype, noise(n)),
                 };
                 let n_blocks = Layout::new(&[n], BLOCK_SIZE).expect("a block size").n_blocks();
-                let codes = |zero| tensor(Dtype::UInt8, vec![zero; n]);
+                let codec = Codec::builtin(codec).expect("a codec");
+                let codes = |signed| tensor(Dtype::UInt8, vec![codec.codebook(signed).zero(); n]);
                 let scales = || tensor(Dtype::Float32, vec![0.0_f32; n_blocks]);
                 let options = Options {
-                    codec: Codec::builtin(codec).expect("a codec"),
+                    codec: codec.clone(),
                     block_size: BLOCK_SIZE,
                     stochastic: true,
                     skip_nonfinite: false,
@@ -65,9 +66,9 @@ fn bench_step(criterion: &mut Criterion) {
                 let mut groups = [StepGroup::new(rule, hyper, options).expect("its numbers")];
                 let step_count = tensor(Dtype::Float32, vec![0.0_f32]);
                 let mut tensors = vec![values(dtype), values(dtype), step_count];
-                tensors.extend([codes(127), scales(), codes(0), scales()]);
+                tensors.extend([codes(true), scales(), codes(false), scales()]);
                 groups[0].push(0, &mut tensors).expect("sound tensors");
-                group.bench_function(BenchmarkId::new(codec, dtype.name()), |bencher| {
+                group.bench_function(BenchmarkId::new(codec.name(), dtype.name()), |bencher| {
                     bencher.iter(|| step(black_box(&groups), None, 1).expect("sound tensors"));
                 });
             }

@@ -8,14 +8,15 @@
 //! fraction it has come from the lower neighbour to the upper, plus
 //!
 //! ```text
-//! u = (a_b * e + c_b + K[e] + t * B) mod 1,
+//! u = (K[(i + s_g) mod 256] + a_b * i + c_b + t * B) mod 1,    e = 32 g + i,    i < 32,
 //! ```
 //!
 //! reaches one. Over time this is one Weyl sequence, `B` being the golden section: the thresholds
 //! of an element are spread evenly, so the random walk of its rounding errors is shorter than with
 //! independent numbers. Across the elements of a step they look independent: a lattice, whose slope
 //! and origin come from a strong hash of (seed, tensor, state, block) once per block, broken up by a
-//! constant table of random numbers.
+//! constant table of random numbers, in which each group of elements begins at a place of its own, `s_g` (on
+//! a second lattice). So a vector of thresholds takes one addition; a lattice through the block took two.
 //!
 //! Fractions are in units of 2^-32, so that what exceeds one is dropped by itself, and a codec shifts one
 //! to where it needs it.
@@ -24,26 +25,25 @@
 //! every replica, and again when a run is resumed. A shard counts blocks from its own first one, so
 //! thresholds do depend on how a tensor is sharded.
 
-use crate::simd::{Aligned, GROUP, Simd};
+use crate::simd::{Aligned, GROUP, Simd, vectors};
 
 /// The golden section in units of 2^-32, odd so that the sequence has full period.
 const GOLDEN: u32 = 0x9e37_79b9;
 
-/// Groups of random numbers; an element uses the number at its index modulo their count.
-const N_NOISE_GROUPS: usize = 256 / GROUP;
+/// How many random numbers there are, for each place a byte of shift.
+const N_NOISE: usize = 256;
 
-/// K: random numbers, fixed for ever (changing one changes what a resumed run computes).
-static NOISE: [Aligned<i32>; N_NOISE_GROUPS] = noise();
-
-const fn noise() -> [Aligned<i32>; N_NOISE_GROUPS] {
-    let mut noise = [Aligned([0; GROUP]); N_NOISE_GROUPS];
+/// K: random numbers, fixed for ever (changing one changes what a resumed run computes). A group that begins
+/// near their end goes on with copies of the first ones.
+static NOISE: [i32; N_NOISE + GROUP] = {
+    let mut noise = [0; N_NOISE + GROUP];
     let mut i = 0;
-    while i < N_NOISE_GROUPS * GROUP {
-        noise[i / GROUP].0[i % GROUP] = mix(i as u64 + 1) as i32;
+    while i < noise.len() {
+        noise[i] = mix((i % N_NOISE) as u64 + 1) as i32;
         i += 1;
     }
     noise
-}
+};
 
 /// The places of elements in their group.
 static PLACES: Aligned<i32> = {
@@ -101,7 +101,13 @@ impl Stream {
     #[inline]
     pub(crate) fn block(self, block: usize) -> Thresholds {
         let hash = mix(self.key ^ block as u64);
-        Thresholds { slope: hash as u32 | 1, origin: ((hash >> 32) as u32).wrapping_add(self.time) }
+        let more = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Thresholds {
+            slope: hash as u32 | 1,
+            origin: ((hash >> 32) as u32).wrapping_add(self.time),
+            shift_slope: more as u32,
+            shift_origin: (more >> 32) as u32,
+        }
     }
 }
 
@@ -111,38 +117,46 @@ pub(crate) struct Thresholds {
     slope: u32,
     /// At this step.
     origin: u32,
+    /// Of the shifts of groups, in units of 2^-24.
+    shift_slope: u32,
+    shift_origin: u32,
 }
 
 impl Thresholds {
-    /// Starts at the first element of the block.
+    /// The same as vectors.
     #[inline(always)]
     pub(crate) fn lanes<S: Simd>(self, simd: S) -> ThresholdLanes<S> {
-        let slope = simd.splat_i32(self.slope as i32);
-        let ramp = simd.mul_i32(slope, simd.load_i32(&PLACES.0, 0));
-        let lattice = simd.add_i32(ramp, simd.splat_i32(self.origin as i32));
-        ThresholdLanes {
-            simd,
-            lattice,
-            stride: simd.splat_i32(self.slope.wrapping_mul(S::LANES as u32) as i32),
+        let mut lattice = Aligned([0; GROUP]);
+        let (slope, origin) = (simd.splat_i32(self.slope as i32), self.origin as i32);
+        for at in vectors::<S>() {
+            let ramp = simd.mul_i32(slope, simd.load_i32(&PLACES.0, at));
+            simd.store_i32(simd.add_i32(ramp, simd.splat_i32(origin)), &mut lattice.0, at);
         }
+        ThresholdLanes { simd, block: self, lattice }
+    }
+
+    /// The shift of a group in the table of random numbers.
+    #[inline(always)]
+    fn shift(self, group: usize) -> usize {
+        let shift = self.shift_slope.wrapping_mul(group as u32).wrapping_add(self.shift_origin);
+        (shift >> 24) as usize
     }
 }
 
 /// The thresholds of one block, vector by vector.
 pub(crate) struct ThresholdLanes<S: Simd> {
     simd: S,
-    lattice: S::I32,
-    stride: S::I32,
+    block: Thresholds,
+    /// What all groups have in common.
+    lattice: Aligned<i32>,
 }
 
 impl<S: Simd> ThresholdLanes<S> {
-    /// Those of the next vector, as fractions of 2^32. It is vector `at` of group `group`.
+    /// Those of vector `at` of group `group`, as fractions of 2^32.
     #[inline(always)]
-    pub(crate) fn next(&mut self, group: usize, at: usize) -> S::I32 {
-        let simd = self.simd;
-        let noise = simd.load_i32(&NOISE[group % N_NOISE_GROUPS].0, at);
-        let threshold = simd.add_i32(self.lattice, noise);
-        self.lattice = simd.add_i32(self.lattice, self.stride);
-        threshold
+    pub(crate) fn vector(&self, group: usize, at: usize) -> S::I32 {
+        let shifted = &NOISE[self.block.shift(group)..];
+        let noise = self.simd.load_i32(shifted.first_chunk().expect("a group"), at);
+        self.simd.add_i32(self.simd.load_i32(&self.lattice.0, at), noise)
     }
 }

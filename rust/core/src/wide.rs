@@ -78,16 +78,16 @@ impl<E: Element> Kernel for Round<'_, E> {
         for block in self.blocks {
             let elements = self.layout.block(block);
             let elements = elements.start - origin..elements.end - origin;
-            let mut thresholds = self.stream.map(|stream| stream.block(block).lanes(simd));
+            let thresholds = self.stream.map(|stream| stream.block(block).lanes(simd));
             let (from, from_rest) = self.from[elements.clone()].as_chunks();
             let (to, to_rest) = self.to[elements].as_chunks_mut();
             for (group, (from, to)) in from.iter().zip(to).enumerate() {
-                round_group(simd, from, to, thresholds.as_mut(), group);
+                round_group(simd, from, to, thresholds.as_ref(), group);
             }
             if !to_rest.is_empty() {
                 let rest = padded(from_rest, E::Compute::default());
                 let mut rounded = [E::default(); GROUP];
-                round_group(simd, &rest, &mut rounded, thresholds.as_mut(), from.len());
+                round_group(simd, &rest, &mut rounded, thresholds.as_ref(), from.len());
                 to_rest.copy_from_slice(&rounded[..to_rest.len()]);
             }
         }
@@ -100,13 +100,14 @@ fn round_group<S: Simd, E: Element>(
     simd: S,
     from: &[E::Compute; GROUP],
     to: &mut [E; GROUP],
-    thresholds: Option<&mut ThresholdLanes<S>>,
+    thresholds: Option<&ThresholdLanes<S>>,
     group: usize,
 ) {
     match thresholds {
         Some(lanes) => {
             for at in vectors::<S>() {
-                let (value, threshold) = (E::Compute::load(simd, from, at), lanes.next(group, at));
+                let (value, threshold) =
+                    (E::Compute::load(simd, from, at), lanes.vector(group, at));
                 E::store_stochastically(simd, value, threshold, to, at);
             }
         }

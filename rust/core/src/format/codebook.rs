@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use crate::simd::Table;
 
-/// 256 sorted values, of which one is 0 and the largest is 1.
+/// 256 values, of which one is 0 and the largest is 1. All are sorted, but for those of a codec whose codes
+/// have a sign bit.
 #[derive(Clone, Debug)]
 pub struct Codebook {
     table: Box<Table>,
@@ -11,8 +12,14 @@ pub struct Codebook {
 }
 
 impl Codebook {
+    /// That of a codec of ours.
+    pub(crate) fn new(values: [f32; 256]) -> Self {
+        let zero = values.iter().position(|&value| value == 0.0).expect("a code of zero");
+        Self { table: Box::new(Table::new(values)), zero: zero as u8 }
+    }
+
     /// Checks and keeps a table.
-    pub(crate) fn new(name: &str, values: &[f32]) -> Result<Self> {
+    pub(crate) fn checked(name: &str, values: &[f32]) -> Result<Self> {
         let values: [f32; 256] = values
             .try_into()
             .map_err(|_| Error::CodebookLength { name: name.to_owned(), found: values.len() })?;
@@ -35,7 +42,7 @@ impl Codebook {
         if values[zero] != 0.0 || values[zero + 1] == 0.0 {
             return Err(wrong(zero));
         }
-        Ok(Self { table: Box::new(Table::new(values)), zero: zero as u8 })
+        Ok(Self::new(values))
     }
 
     /// The values.

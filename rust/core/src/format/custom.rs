@@ -31,7 +31,7 @@ impl Format for Custom {
         for (block, codes) in blocks.codes.chunks_mut(blocks.block_size).enumerate() {
             let first = block * blocks.block_size;
             // Thresholds come as vectors; those of the reference are numbers.
-            let mut thresholds = match blocks.rounding {
+            let thresholds = match blocks.rounding {
                 Rounding::Stochastic { stream, first_block } => {
                     Some(stream.block(first_block + block).lanes(Scalar))
                 }
@@ -41,8 +41,8 @@ impl Format for Custom {
                 let value = values[(first + index) / GROUP].0[index % GROUP];
                 let normalized = value * blocks.inverse_scales[block];
                 let threshold = thresholds
-                    .as_mut()
-                    .map(|thresholds| thresholds.next(index / GROUP, index % GROUP));
+                    .as_ref()
+                    .map(|thresholds| thresholds.vector(index / GROUP, index % GROUP));
                 *code = nearest_or_threshold(codebook, normalized, threshold);
                 if threshold.is_some() && !blocks.signed && value > 0.0 {
                     *code = (*code).max(codebook.zero() + 1);

@@ -1,11 +1,11 @@
 //! Codecs whose code is a formula of the value.
 //!
 //! Such a codec is symmetric: level 0 is zero, levels 1, 2, ... are its positive values in order,
-//! and a signed codebook has the same levels below zero. A [`Grid`] gives the *position* of a
-//! magnitude among the levels: an integer at each level and linear in the value between two of them,
-//! in fixed point with 23 fraction bits, if a grid has no more apt number of them. To round it is to
-//! add to it: a half, for the nearest level (which a grid may have a quicker way to), or a random
-//! threshold, for a level whose expected value is the value. This is the whole encoder. Values come as they
+//! and a signed codebook has the same levels below zero: their codes are on the other side of the code of
+//! zero, or have a sign bit. A [`Grid`] gives the *position* of a magnitude among the levels: an integer at
+//! each level and linear in the value between two of them, in fixed point with 23 fraction bits, if a grid
+//! has no more apt number of them. To round it is to add to it: a half, for the nearest level (which a grid
+//! may have a quicker way to), or a random threshold, for a level whose expected value is the value. This is the whole encoder. Values come as they
 //! are, with the factor that makes the largest of their block 1, or what else a grid asks for: so that
 //! it may have one multiplication for the two.
 //!
@@ -41,6 +41,9 @@ pub(crate) const ONE: f64 = (1_u64 << FRACTION_BITS) as f64;
 pub(crate) trait Grid: Copy + Send + Sync + 'static {
     /// The values of all 256 codes.
     fn values(signed: bool) -> [f32; 256];
+
+    /// Whether the highest bit of a signed code is its sign. Otherwise codes go up with values.
+    const SIGN_BIT: bool = false;
 
     /// The level of zero, as levels may be counted from any number up. What is below it is taken for it.
     fn zero(_signed: bool) -> i16 {
@@ -114,9 +117,7 @@ pub(super) struct GridFormat<G> {
 
 impl<G: Grid> GridFormat<G> {
     pub(super) fn new() -> Self {
-        let codebook = |signed| {
-            Codebook::new("grid", &G::values(signed)).expect("the codec's own table is sound")
-        };
+        let codebook = |signed| Codebook::new(G::values(signed));
         Self { signed: codebook(true), unsigned: codebook(false), grid: PhantomData }
     }
 }
@@ -263,14 +264,16 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
                 for at in vectors::<S>() {
                     let (position, value) =
                         (simd.load_i32(levels, at), simd.load(&values[i].0, at));
-                    let threshold = self.thresholds.next(2 * pair + i, at);
+                    let threshold = self.thresholds.vector(2 * pair + i, at);
                     let level = G::at_random::<S, SIGNED>(simd, position, threshold, value, factor);
                     simd.store_i32(level, levels, at);
                 }
             }
         }
         let zero = G::zero(SIGNED);
-        if SIGNED {
+        if SIGNED && G::SIGN_BIT {
+            simd.store_codes_with_sign(&levels, zero, values, codes);
+        } else if SIGNED {
             simd.store_signed_codes(&levels, zero, values, codes);
         } else if NEAREST {
             simd.store_codes(&levels, zero, codes);

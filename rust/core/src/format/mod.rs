@@ -1,7 +1,7 @@
 //! How a state is stored: codecs, and the codebooks that define them.
 //!
 //! A block of a state is one float32 scale, its largest magnitude, and a byte for each element: an
-//! index into a codebook of 256 sorted values. What is stored means exactly `codebook[code] * scale`
+//! index into a codebook of 256 values. What is stored means exactly `codebook[code] * scale`
 //! in float32, whatever the codec. So all of them can be decoded by a table lookup, and a codec is a
 //! codebook with a way to find the code of a value. Two ways exist: [`grid`] for codecs whose code is
 //! a formula of the value, [`custom`] for any table at all. Where the value is a formula of the code too,
@@ -171,7 +171,8 @@ impl Codec {
     ///
     /// [`Error::CodebookLength`] or [`Error::CodebookValue`].
     pub fn custom(name: &str, signed: &[f32], unsigned: &[f32]) -> Result<Self> {
-        let (signed, unsigned) = (Codebook::new(name, signed)?, Codebook::new(name, unsigned)?);
+        let signed = Codebook::checked(name, signed)?;
+        let unsigned = Codebook::checked(name, unsigned)?;
         if unsigned.zero() != 0 {
             let found = f64::from(unsigned.values()[0]);
             return Err(Error::CodebookValue { name: name.to_owned(), index: 0, found });

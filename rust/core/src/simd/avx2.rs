@@ -3,8 +3,8 @@
 //! Almost every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx2::detect`] has found the features.
 //!
-//! **The budget.** The loops of a step of AdamW have, for 8 elements, 62 instructions with the codec
-//! `minifloat` (18 decode both states, 19 update, 25 encode both) and 147 with `dynamic` (59, 19, 69); where
+//! **The budget.** The loops of a step of AdamW have, for 8 elements, 61 instructions with the codec
+//! `minifloat` (16 decode both states, 19 update, 26 encode both) and 147 with `dynamic` (59, 19, 69); where
 //! batches and blocks of 256 begin and end are some five more. A core of Zen 3 starts six in a cycle, and
 //! three for each of two threads that share it, as on rented machines: there a step took 29 and 52 cycles
 //! in the cache (`cargo bench -p optim8-core`) when there were ten more of them, 9 cycles to update, as long
@@ -101,16 +101,22 @@ fn part_mut<T>(group: &mut [T; GROUP], at: usize) -> &mut [T] {
 }
 
 impl Avx2 {
-    /// The levels of a group above that of zero, as unsigned bytes, saturated, in an order of their own.
+    /// The levels of a group above that of zero, as words.
     #[inline(always)]
-    fn pack_levels(self, levels: &[i32; GROUP], zero: i16) -> __m256i {
+    fn levels_above(self, levels: &[i32; GROUP], zero: i16) -> [__m256i; 2] {
         let [a, b, c, d] = core::array::from_fn(|at| self.load_i32(levels, at).0);
         avx2!({
             let zero = _mm256_set1_epi16(zero);
-            let ab = _mm256_subs_epi16(_mm256_packs_epi32(a, b), zero);
-            let cd = _mm256_subs_epi16(_mm256_packs_epi32(c, d), zero);
-            _mm256_packus_epi16(ab, cd)
+            let words = [_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d)];
+            words.map(|words| _mm256_subs_epi16(words, zero))
         })
+    }
+
+    /// The same as unsigned bytes, saturated, in an order of their own.
+    #[inline(always)]
+    fn pack_levels(self, levels: &[i32; GROUP], zero: i16) -> __m256i {
+        let [ab, cd] = self.levels_above(levels, zero);
+        avx2!(_mm256_packus_epi16(ab, cd))
     }
 
     /// Signed bytes in the same order: negative where the sign bit of a value is set, 0 where it is 0, and
@@ -292,6 +298,12 @@ impl Simd for Avx2 {
         I32x8(unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(codes.cast())) })
     }
     #[inline(always)]
+    fn load_signed_codes(self, codes: &[u8; GROUP], at: usize) -> I32x8 {
+        let codes = part(codes, at).as_ptr();
+        // SAFETY: `codes` points at 8 bytes, any alignment; the token proves the feature.
+        I32x8(unsafe { _mm256_cvtepi8_epi32(_mm_loadl_epi64(codes.cast())) })
+    }
+    #[inline(always)]
     fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]) {
         for (Aligned(levels), codes) in levels.iter().zip(codes) {
             self.store_packed(self.pack_levels(levels, zero), codes);
@@ -330,6 +342,24 @@ impl Simd for Avx2 {
                 let zero = _mm256_set1_epi8(ZERO_CODE as i8);
                 let (up, down) = (_mm256_adds_epu8(zero, packed), _mm256_subs_epu8(zero, packed));
                 _mm256_blendv_epi8(up, down, signs)
+            });
+            self.store_packed(packed, codes);
+        }
+    }
+    #[inline(always)]
+    fn store_codes_with_sign(
+        self,
+        levels: &Pair<i32>,
+        zero: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    ) {
+        for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
+            let [ab, cd] = self.levels_above(levels, zero);
+            let signs = self.pack_signs(values);
+            let packed = avx2!({
+                let sign = _mm256_and_si256(signs, _mm256_set1_epi8(i8::MIN));
+                _mm256_or_si256(_mm256_packs_epi16(ab, cd), sign)
             });
             self.store_packed(packed, codes);
         }
@@ -379,10 +409,6 @@ impl Simd for Avx2 {
         F32x8(avx2!(_mm256_blendv_ps(value.0, minus.0, _mm256_castsi256_ps(of.0))))
     }
 
-    #[inline(always)]
-    fn abs_i32(self, value: I32x8) -> I32x8 {
-        I32x8(avx2!(_mm256_abs_epi32(value.0)))
-    }
     #[inline(always)]
     fn add_i32(self, a: I32x8, b: I32x8) -> I32x8 {
         I32x8(avx2!(_mm256_add_epi32(a.0, b.0)))

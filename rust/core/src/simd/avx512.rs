@@ -4,23 +4,26 @@
 //! Every method but `decode` is a wrapper of a few intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx512::detect`] has found the features.
 //!
-//! **The budget.** A step of AdamW has, for 64 elements, 183 vector operations with the codec `minifloat`
-//! (56 decode both states, 52 update, 75 encode both) and some 330 with `dynamic`; two units take them. Of
-//! the 52, four are square roots and four divisions: these take turns in a unit of their own, for 24 cycles
-//! a vector, and some ten places in the two others. On a Xeon (Emerald Rapids), in the cache, that makes 96
-//! cycles in which codes are decoded and parameters updated, some 40 in which states are encoded, and 20
-//! where batches begin and end. Tried there without gain: to encode a block beside the update of the next
-//! one, turn by turn or in one piece; to place the batch so that no two streams are at the same offset in
-//! their pages. To take square roots while decoding, and to divide and write the parameters while encoding,
-//! so that neither waits for that unit: 2 to 7 % in the cache, nothing from memory, and every rule would be
-//! in two parts. Square roots by an approximation and Newton's steps, exact for every mantissa: nothing, as
-//! the two units are as busy then.
+//! **The budget.** A step of AdamW has, for 64 elements, 161 vector operations with the codec `minifloat`
+//! (44 decode both states, 52 update, 65 encode both) and some 320 with `dynamic`. Of the 52, four are
+//! square roots and four divisions, which have a unit of their own.
 //!
-//! A Zen 5 has four units, and roots and divisions take 7 cycles a vector. It needs 45 cycles for the update
-//! with decoding and 27 for encoding: about 2.7 operations a cycle, though it could do four, whatever one
-//! of them is taken away or put elsewhere. Tried without gain: roots and divisions beside encoding; two or
-//! four vectors at each step of the formula; codes that come by permutations of bytes and double shifts
-//! (43 operations to decode, not 56).
+//! A Xeon (Emerald Rapids) has two units for the rest. With 22 operations more than today, it took, in the
+//! cache, 96 cycles in which codes were decoded and parameters updated, for 24 of them a vector in the
+//! divider; some 40 in which states were encoded; and 20 where batches began and ended. Tried there without
+//! gain: to encode a block beside the update of the next one, turn by turn or in one piece; to place the
+//! batch so that no two streams are at the same offset in their pages. To take square roots while decoding,
+//! and to divide and write the parameters while encoding, so that neither waits for the divider: 2 to 7 % in
+//! the cache, nothing from memory, and every rule would be in two parts. Square roots by an approximation
+//! and Newton's steps, exact for every mantissa: nothing, as the two units are as busy then.
+//!
+//! A Zen 5 has four units, but two for most kinds of operations, and its divider takes 7 cycles a vector. It
+//! needs 38 cycles for the update with decoding and 22 for encoding, about three operations a cycle: as the
+//! units are never evenly loaded, each operation less of a vector saves two cycles of those, whichever it
+//! is, and even all roots and divisions together take but four. So what counts is how many there are. Tried
+//! without gain: roots and divisions beside encoding; two or four vectors at each step of the formula. Left
+//! out: a scale could be multiplied into the codec's unit once a block (two operations less of a vector, 3 %
+//! of the time), but what is stored would no longer be exactly a value of the codebook times a scale.
 
 use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table, ZERO_CODE};
 use crate::real::Real;
@@ -158,16 +161,22 @@ impl Avx512 {
 }
 
 impl Avx512 {
-    /// The levels of two groups above that of zero, as unsigned bytes, saturated, in an order of their own.
+    /// The levels of two groups above that of zero, as words.
     #[inline(always)]
-    fn pack_levels(self, levels: &Pair<i32>, zero: i16) -> __m512i {
+    fn levels_above(self, levels: &Pair<i32>, zero: i16) -> [__m512i; 2] {
         let [a, b, c, d] = core::array::from_fn(|i| self.load_i32(&levels[i / 2].0, i % 2).0);
         avx512!({
             let zero = _mm512_set1_epi16(zero);
-            let ab = _mm512_subs_epi16(_mm512_packs_epi32(a, b), zero);
-            let cd = _mm512_subs_epi16(_mm512_packs_epi32(c, d), zero);
-            _mm512_packus_epi16(ab, cd)
+            let words = [_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d)];
+            words.map(|words| _mm512_subs_epi16(words, zero))
         })
+    }
+
+    /// The same as unsigned bytes, saturated, in an order of their own.
+    #[inline(always)]
+    fn pack_levels(self, levels: &Pair<i32>, zero: i16) -> __m512i {
+        let [ab, cd] = self.levels_above(levels, zero);
+        avx512!(_mm512_packus_epi16(ab, cd))
     }
 
     /// Signed bytes in the same order: negative where the sign bit of a value is set, 0 where it is 0, and
@@ -341,6 +350,12 @@ impl Simd for Avx512 {
         I32x16(unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast())) })
     }
     #[inline(always)]
+    fn load_signed_codes(self, codes: &[u8; GROUP], at: usize) -> I32x16 {
+        let codes = part(codes, at).as_ptr();
+        // SAFETY: `codes` points at 16 bytes, any alignment; the token proves the feature.
+        I32x16(unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(codes.cast())) })
+    }
+    #[inline(always)]
     fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]) {
         self.store_packed(self.pack_levels(levels, zero), codes);
     }
@@ -371,6 +386,22 @@ impl Simd for Avx512 {
         let packed = avx512!({
             let (zero, negative) = (_mm512_set1_epi8(ZERO_CODE as i8), _mm512_movepi8_mask(signs));
             _mm512_mask_subs_epu8(_mm512_adds_epu8(zero, packed), negative, zero, packed)
+        });
+        self.store_packed(packed, codes);
+    }
+    #[inline(always)]
+    fn store_codes_with_sign(
+        self,
+        levels: &Pair<i32>,
+        zero: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    ) {
+        let ([ab, cd], signs) = (self.levels_above(levels, zero), self.pack_signs(values));
+        let packed = avx512!({
+            // packed | signs & 128
+            let (packed, sign) = (_mm512_packs_epi16(ab, cd), _mm512_set1_epi8(i8::MIN));
+            _mm512_ternarylogic_epi32::<0xf8>(packed, signs, sign)
         });
         self.store_packed(packed, codes);
     }
@@ -429,10 +460,6 @@ impl Simd for Avx512 {
         }))
     }
 
-    #[inline(always)]
-    fn abs_i32(self, value: I32x16) -> I32x16 {
-        I32x16(avx512!(_mm512_abs_epi32(value.0)))
-    }
     #[inline(always)]
     fn add_i32(self, a: I32x16, b: I32x16) -> I32x16 {
         I32x16(avx512!(_mm512_add_epi32(a.0, b.0)))

@@ -70,7 +70,7 @@ pub(crate) const GROUP: usize = 32;
 #[repr(align(64))]
 pub(crate) struct Aligned<T>(pub(crate) [T; GROUP]);
 
-/// The code of zero in codebooks of both signs that are computed.
+/// The code of zero in codebooks of both signs that are computed and sorted.
 pub(crate) const ZERO_CODE: u8 = 127;
 
 /// Elements in two groups, the unit in which codes are decoded: AVX-512 looks up 64 bytes at once.
@@ -178,6 +178,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn decode(self, table: &Table, scale: Self::F32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>);
     /// The vector `at` of a group of codes.
     fn load_codes(self, codes: &[u8; GROUP], at: usize) -> Self::I32;
+    /// As [`Simd::load_codes`], of bytes whose highest bit is a sign, which all higher bits become.
+    fn load_signed_codes(self, codes: &[u8; GROUP], at: usize) -> Self::I32;
     /// Packs two groups: `codes[i] = clamp(levels[i] - zero, 0, 255)`, for levels from -2^15 to 2^15 - 1 and
     /// a level of zero from 0 to 4096.
     fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]);
@@ -193,6 +195,15 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// As [`Simd::store_codes`], for the levels of magnitudes: they count from [`ZERO_CODE`] up, or down where
     /// the sign bit of the value is set, to 255 or 0 at most.
     fn store_signed_codes(
+        self,
+        levels: &Pair<i32>,
+        zero: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    );
+    /// As [`Simd::store_codes`], for the levels of magnitudes, none below that of zero: up to 127, with the sign
+    /// bit of the value as the highest bit.
+    fn store_codes_with_sign(
         self,
         levels: &Pair<i32>,
         zero: i16,
@@ -223,9 +234,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn minus_where_negative(self, of: Self::I32, value: Self::F32, minus: Self::F32) -> Self::F32;
 
     // ---- integer lanes
-
-    /// Magnitude; that of -2^31 is itself.
-    fn abs_i32(self, value: Self::I32) -> Self::I32;
 
     /// Sum, wrapping.
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;

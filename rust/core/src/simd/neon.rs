@@ -103,16 +103,22 @@ impl Neon {
 }
 
 impl Neon {
-    /// The levels of half a group above that of zero, as unsigned bytes, saturated.
+    /// The levels of half a group above that of zero, as words.
     #[inline(always)]
-    fn pack_levels(self, levels: &[i32; GROUP], half: usize, zero: i16) -> uint8x16_t {
+    fn levels_above(self, levels: &[i32; GROUP], half: usize, zero: i16) -> [int16x8_t; 2] {
         let [a, b, c, d] = core::array::from_fn(|i| self.load_i32(levels, 4 * half + i).0);
         neon!({
             let zero = vdupq_n_s16(zero);
-            let ab = vqsubq_s16(vcombine_s16(vqmovn_s32(a), vqmovn_s32(b)), zero);
-            let cd = vqsubq_s16(vcombine_s16(vqmovn_s32(c), vqmovn_s32(d)), zero);
-            vcombine_u8(vqmovun_s16(ab), vqmovun_s16(cd))
+            let words = [(a, b), (c, d)];
+            words.map(|(a, b)| vqsubq_s16(vcombine_s16(vqmovn_s32(a), vqmovn_s32(b)), zero))
         })
+    }
+
+    /// The same as unsigned bytes, saturated.
+    #[inline(always)]
+    fn pack_levels(self, levels: &[i32; GROUP], half: usize, zero: i16) -> uint8x16_t {
+        let [ab, cd] = self.levels_above(levels, half, zero);
+        neon!(vcombine_u8(vqmovun_s16(ab), vqmovun_s16(cd)))
     }
 
     /// Signed bytes: negative where the sign bit of a value is set, 0 where it is 0, and otherwise positive.
@@ -277,6 +283,11 @@ impl Simd for Neon {
         }))
     }
     #[inline(always)]
+    fn load_signed_codes(self, codes: &[u8; GROUP], at: usize) -> I32x4 {
+        let codes = u32::from_le_bytes(*part(codes, at).first_chunk().expect("4 codes"));
+        I32x4(neon!(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(u64::from(codes)))))))
+    }
+    #[inline(always)]
     fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]) {
         for (Aligned(levels), codes) in levels.iter().zip(codes) {
             for (half, codes) in codes.as_chunks_mut().0.iter_mut().enumerate() {
@@ -326,6 +337,27 @@ impl Simd for Neon {
         }
     }
     #[inline(always)]
+    fn store_codes_with_sign(
+        self,
+        levels: &Pair<i32>,
+        zero: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    ) {
+        for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
+            for (half, codes) in codes.as_chunks_mut().0.iter_mut().enumerate() {
+                let [ab, cd] = self.levels_above(levels, half, zero);
+                let signs = self.pack_signs(values, half);
+                let packed = neon!({
+                    let packed = vcombine_s8(vqmovn_s16(ab), vqmovn_s16(cd));
+                    let sign = vandq_s8(signs, vdupq_n_s8(i8::MIN));
+                    vreinterpretq_u8_s8(vorrq_s8(packed, sign))
+                });
+                self.store_bytes(packed, codes);
+            }
+        }
+    }
+    #[inline(always)]
     fn lookup8(self, table: &[f32; 8], index: I32x4) -> F32x4 {
         // SAFETY: `table` holds 32 bytes; the token proves the feature.
         let table = unsafe { vld1q_u8_x2(table.as_ptr().cast()) };
@@ -367,10 +399,6 @@ impl Simd for Neon {
         F32x4(neon!(vbslq_f32(vcltzq_s32(of.0), minus.0, value.0)))
     }
 
-    #[inline(always)]
-    fn abs_i32(self, value: I32x4) -> I32x4 {
-        I32x4(neon!(vabsq_s32(value.0)))
-    }
     #[inline(always)]
     fn add_i32(self, a: I32x4, b: I32x4) -> I32x4 {
         I32x4(neon!(vaddq_s32(a.0, b.0)))

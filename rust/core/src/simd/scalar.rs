@@ -90,6 +90,10 @@ impl Simd for Scalar {
         i32::from(codes[at])
     }
     #[inline(always)]
+    fn load_signed_codes(self, codes: &[u8; GROUP], at: usize) -> i32 {
+        i32::from(codes[at] as i8)
+    }
+    #[inline(always)]
     fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]) {
         for (Aligned(levels), codes) in levels.iter().zip(codes) {
             for (at, code) in codes.iter_mut().enumerate() {
@@ -133,6 +137,21 @@ impl Simd for Scalar {
         }
     }
     #[inline(always)]
+    fn store_codes_with_sign(
+        self,
+        levels: &Pair<i32>,
+        zero: i16,
+        values: &Pair<f32>,
+        codes: &mut [[u8; GROUP]; 2],
+    ) {
+        self.store_codes(levels, zero, codes);
+        for (Aligned(values), codes) in values.iter().zip(codes) {
+            for (at, code) in codes.iter_mut().enumerate() {
+                *code = (*code).min(127) | u8::from(values[opaque(at)].is_sign_negative()) << 7;
+            }
+        }
+    }
+    #[inline(always)]
     fn lookup8(self, table: &[f32; 8], index: i32) -> f32 {
         table[index as usize % 8]
     }
@@ -170,10 +189,6 @@ impl Simd for Scalar {
         if of < 0 { minus } else { value }
     }
 
-    #[inline(always)]
-    fn abs_i32(self, value: i32) -> i32 {
-        value.wrapping_abs()
-    }
     #[inline(always)]
     fn add_i32(self, a: i32, b: i32) -> i32 {
         a.wrapping_add(b)

@@ -77,7 +77,7 @@ struct Battery {
 }
 
 /// The operations of the battery.
-const N_OPERATIONS: usize = 46;
+const N_OPERATIONS: usize = 47;
 
 impl Kernel for Battery {
     type Output = Output;
@@ -158,7 +158,7 @@ impl Kernel for Battery {
                     simd.narrow(simd.load_f64(&group, at))
                 }
                 32 => simd.splat(0.3),
-                33 => int(simd.mul_i32(p, q)),
+                33 => int(simd.load_signed_codes(&bytes[1], at)),
                 34 => x,
                 35 => float(x.sign()),
                 36 => simd.narrow(d.where_positive(e) + e.abs()),
@@ -172,8 +172,9 @@ impl Kernel for Battery {
                 41 => float(x.where_positive(y)),
                 42 => int(simd.load_codes(&bytes[0], at)),
                 43 => simd.minus_where_negative(p, x, x * simd.splat(-1.0)),
-                44 => int(simd.abs_i32(p)),
+                44 => x,
                 45 => float(x),
+                46 => int(simd.mul_i32(p, q)),
                 _ => unreachable!("no such operation"),
             };
             simd.store(result, &mut lanes.0, at);
@@ -185,6 +186,10 @@ impl Kernel for Battery {
         }
         if self.operation == 34 {
             simd.store_codes(&levels, 1, &mut output.codes);
+        }
+        if self.operation == 44 {
+            let levels = levels.map(|group| Aligned(group.0.map(|level| level.max(1))));
+            simd.store_codes_with_sign(&levels, 1, &[a, b].map(Aligned), &mut output.codes);
         }
         if self.operation == 45 {
             let values = [a, b].map(|group| Aligned(group.map(positive)));
