@@ -94,6 +94,7 @@ LAYERS = [
     "optim._options",
     "optim._check",
     "optim._load",
+    "optim._watch",
     "optim._base",
     "optim._momentum",
 ]

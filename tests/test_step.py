@@ -308,6 +308,16 @@ def test_closure_hooks_and_schedulers():
     assert (before - p).abs().max() < 0.06
 
 
+def test_a_profiler_sees_steps_and_nobody_else_pays_for_it(monkeypatch):
+    optimizer, _ = stepped(optim8.AdamW, [(10,)])
+    with torch.autograd.profiler.profile() as profile:
+        step(optimizer)
+    names = [event.name for event in profile.function_events]
+    assert names.count("Optimizer.step#AdamW.step") == 1
+    monkeypatch.delattr(torch.autograd.profiler, "record_function")
+    step(optimizer)
+
+
 def test_tensor_lr_is_read_at_each_step():
     lr = torch.tensor(0.0)
     optimizer, [p] = stepped(optim8.AdamW, [(10,)], lr=lr)

@@ -46,6 +46,7 @@ from optim8.optim._options import (
     form_values,
     other_values,
 )
+from optim8.optim._watch import watched
 from optim8.quant import codec_named
 
 try:
@@ -111,6 +112,9 @@ class Optim8Optimizer(Optimizer):
         self._forms: dict[int, tuple[Any, ...]] = {}
         """The options by which the states of a parameter were made, by the parameter's id."""
         super().__init__(params, defaults)
+
+    profile_hook_step = staticmethod(watched)
+    """What torch wraps `step` in when an optimizer of a class is made."""
 
     def _note(self, group: Group) -> _Note:
         """Return what is known of a group; by identity, as groups may be removed, or put in."""

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from optim8 import _native
 from optim8 import state as states
 from optim8.optim._base import Optim8Optimizer
 from optim8.optim._check import as_number
 from optim8.optim._load import check_entries, check_others, load_between_hooks
+from optim8.optim._watch import has_step_hooks
 
 _Call = Callable[[list[Any], int], int]
 
@@ -331,17 +331,11 @@ def _split(
 
 def _is_one_call(optimizer: Optimizer) -> TypeGuard[Optim8Optimizer]:
     """Return whether a step is one native call and no more, which can do without the parameters."""
-    hooks = (
-        optimizer._optimizer_step_pre_hooks,
-        optimizer._optimizer_step_post_hooks,
-        _global_optimizer_pre_hooks,
-        _global_optimizer_post_hooks,
-    )
     return (
         isinstance(optimizer, Optim8Optimizer)
         and type(optimizer)._run is Optim8Optimizer._run
         and unwrap(type(optimizer).step) is unwrap(Optim8Optimizer.step)
-        and not any(hooks)
+        and not has_step_hooks(optimizer)
     )
 
 

@@ -5,9 +5,9 @@
 //! zero, or have a sign bit. A [`Grid`] gives the *position* of a magnitude among the levels: an integer at
 //! each level and linear in the value between two of them, in fixed point with 23 fraction bits, if a grid
 //! has no more apt number of them. To round it is to add to it: a half, for the nearest level (which a grid
-//! may have a quicker way to), or a random threshold, for a level whose expected value is the value. This is the whole encoder. Values come as they
-//! are, with the factor that makes the largest of their block 1, or what else a grid asks for: so that
-//! it may have one multiplication for the two.
+//! may have a quicker way to), or a random threshold, for a level whose expected value is the value. This is
+//! the whole encoder. Values come as they are, with the factor that makes the largest of their block 1, or
+//! what else a grid asks for: so that it may have one multiplication for the two.
 //!
 //! **Order.** The positions of two groups are computed before either is rounded. In one go, a vector is a
 //! chain of some thirty operations that wait for each other, and few such chains fit into a processor's
