@@ -28,7 +28,9 @@ use super::{
     Codebook, DecodeBlocks, Decoder, ENCODING_ASKS, EncodeBlocks, Format, LookUp, decode_blocks,
 };
 use crate::rounding::{Rounding, ThresholdLanes, Thresholds};
-use crate::simd::{Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, Table, pairs_mut, vectors};
+use crate::simd::{
+    Aligned, GROUP, Kernel, Level, PAIR, Packing, Pair, Simd, Table, pairs_mut, vectors,
+};
 use core::marker::PhantomData;
 
 /// Fraction bits of a position: those of a float32.
@@ -270,15 +272,12 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
                 }
             }
         }
-        let zero = G::zero(SIGNED);
-        if SIGNED && G::SIGN_BIT {
-            simd.store_codes_with_sign(&levels, zero, values, codes);
-        } else if SIGNED {
-            simd.store_signed_codes(&levels, zero, values, codes);
-        } else if NEAREST {
-            simd.store_codes(&levels, zero, codes);
-        } else {
-            simd.store_codes_of_positive(&levels, zero, values, codes);
-        }
+        let packing = match (SIGNED, NEAREST) {
+            (true, _) if G::SIGN_BIT => Packing::SignBit,
+            (true, _) => Packing::AroundZero,
+            (false, true) => Packing::Level,
+            (false, false) => Packing::Positive,
+        };
+        simd.store_codes(packing, &levels, G::zero(SIGNED), values, codes);
     }
 }

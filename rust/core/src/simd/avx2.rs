@@ -12,7 +12,7 @@
 //! quicker instruction to spread codes, which needs a load of its own, is no gain, and neither is decoding
 //! beside the divisions, since constants then have to be loaded for each vector.
 
-use super::{Aligned, F64Lanes, GROUP, Kernel, Pair, Simd, Table, ZERO_CODE};
+use super::{Aligned, F64Lanes, GROUP, Kernel, Packing, Pair, Simd, Table, ZERO_CODE};
 use crate::real::Real;
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -112,14 +112,7 @@ impl Avx2 {
         })
     }
 
-    /// The same as unsigned bytes, saturated, in an order of their own.
-    #[inline(always)]
-    fn pack_levels(self, levels: &[i32; GROUP], zero: i16) -> __m256i {
-        let [ab, cd] = self.levels_above(levels, zero);
-        avx2!(_mm256_packus_epi16(ab, cd))
-    }
-
-    /// Signed bytes in the same order: negative where the sign bit of a value is set, 0 where it is 0, and
+    /// Signed bytes, in the order of packed levels: negative where the sign bit of a value is set, 0 where it is 0, and
     /// otherwise positive. Floats are so as integers too, and saturate.
     #[inline(always)]
     fn pack_signs(self, values: &[f32; GROUP]) -> __m256i {
@@ -304,62 +297,34 @@ impl Simd for Avx2 {
         I32x8(unsafe { _mm256_cvtepi8_epi32(_mm_loadl_epi64(codes.cast())) })
     }
     #[inline(always)]
-    fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]) {
-        for (Aligned(levels), codes) in levels.iter().zip(codes) {
-            self.store_packed(self.pack_levels(levels, zero), codes);
-        }
-    }
-    #[inline(always)]
-    fn store_codes_of_positive(
+    fn store_codes(
         self,
+        packing: Packing,
         levels: &Pair<i32>,
         zero: i16,
         values: &Pair<f32>,
         codes: &mut [[u8; GROUP]; 2],
     ) {
         for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
-            let packed = self.pack_levels(levels, zero);
-            let signs = self.pack_signs(values);
+            let ([ab, cd], signs) = (self.levels_above(levels, zero), self.pack_signs(values));
             let packed = avx2!({
-                let none = _mm256_cmpeq_epi8(signs, _mm256_setzero_si256());
-                _mm256_andnot_si256(none, _mm256_max_epu8(packed, _mm256_set1_epi8(1)))
-            });
-            self.store_packed(packed, codes);
-        }
-    }
-    #[inline(always)]
-    fn store_signed_codes(
-        self,
-        levels: &Pair<i32>,
-        zero: i16,
-        values: &Pair<f32>,
-        codes: &mut [[u8; GROUP]; 2],
-    ) {
-        for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
-            let packed = self.pack_levels(levels, zero);
-            let signs = self.pack_signs(values);
-            let packed = avx2!({
-                let zero = _mm256_set1_epi8(ZERO_CODE as i8);
-                let (up, down) = (_mm256_adds_epu8(zero, packed), _mm256_subs_epu8(zero, packed));
-                _mm256_blendv_epi8(up, down, signs)
-            });
-            self.store_packed(packed, codes);
-        }
-    }
-    #[inline(always)]
-    fn store_codes_with_sign(
-        self,
-        levels: &Pair<i32>,
-        zero: i16,
-        values: &Pair<f32>,
-        codes: &mut [[u8; GROUP]; 2],
-    ) {
-        for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
-            let [ab, cd] = self.levels_above(levels, zero);
-            let signs = self.pack_signs(values);
-            let packed = avx2!({
-                let sign = _mm256_and_si256(signs, _mm256_set1_epi8(i8::MIN));
-                _mm256_or_si256(_mm256_packs_epi16(ab, cd), sign)
+                let level = _mm256_packus_epi16(ab, cd);
+                match packing {
+                    Packing::Level => level,
+                    Packing::Positive => {
+                        let none = _mm256_cmpeq_epi8(signs, _mm256_setzero_si256());
+                        _mm256_andnot_si256(none, _mm256_max_epu8(level, _mm256_set1_epi8(1)))
+                    }
+                    Packing::AroundZero => {
+                        let zero = _mm256_set1_epi8(ZERO_CODE as i8);
+                        let up = _mm256_adds_epu8(zero, level);
+                        _mm256_blendv_epi8(up, _mm256_subs_epu8(zero, level), signs)
+                    }
+                    Packing::SignBit => {
+                        let sign = _mm256_and_si256(signs, _mm256_set1_epi8(i8::MIN));
+                        _mm256_or_si256(_mm256_packs_epi16(ab, cd), sign)
+                    }
+                }
             });
             self.store_packed(packed, codes);
         }

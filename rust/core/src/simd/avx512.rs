@@ -25,7 +25,7 @@
 //! out: a scale could be multiplied into the codec's unit once a block (two operations less of a vector, 3 %
 //! of the time), but what is stored would no longer be exactly a value of the codebook times a scale.
 
-use super::{F64Lanes, GROUP, Kernel, Pair, Simd, Table, ZERO_CODE};
+use super::{F64Lanes, GROUP, Kernel, Packing, Pair, Simd, Table, ZERO_CODE};
 use crate::real::Real;
 use core::arch::x86_64::*;
 
@@ -172,14 +172,7 @@ impl Avx512 {
         })
     }
 
-    /// The same as unsigned bytes, saturated, in an order of their own.
-    #[inline(always)]
-    fn pack_levels(self, levels: &Pair<i32>, zero: i16) -> __m512i {
-        let [ab, cd] = self.levels_above(levels, zero);
-        avx512!(_mm512_packus_epi16(ab, cd))
-    }
-
-    /// Signed bytes in the same order: negative where the sign bit of a value is set, 0 where it is 0, and
+    /// Signed bytes, in the order of packed levels: negative where the sign bit of a value is set, 0 where it is 0, and
     /// otherwise positive. Floats are so as integers too, and saturate.
     #[inline(always)]
     fn pack_signs(self, values: &Pair<f32>) -> __m512i {
@@ -356,42 +349,9 @@ impl Simd for Avx512 {
         I32x16(unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(codes.cast())) })
     }
     #[inline(always)]
-    fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]) {
-        self.store_packed(self.pack_levels(levels, zero), codes);
-    }
-    #[inline(always)]
-    fn store_codes_of_positive(
+    fn store_codes(
         self,
-        levels: &Pair<i32>,
-        zero: i16,
-        values: &Pair<f32>,
-        codes: &mut [[u8; GROUP]; 2],
-    ) {
-        let (packed, signs) = (self.pack_levels(levels, zero), self.pack_signs(values));
-        let packed = avx512!({
-            let above = _mm512_test_epi8_mask(signs, signs);
-            _mm512_maskz_max_epu8(above, packed, _mm512_set1_epi8(1))
-        });
-        self.store_packed(packed, codes);
-    }
-    #[inline(always)]
-    fn store_signed_codes(
-        self,
-        levels: &Pair<i32>,
-        zero: i16,
-        values: &Pair<f32>,
-        codes: &mut [[u8; GROUP]; 2],
-    ) {
-        let (packed, signs) = (self.pack_levels(levels, zero), self.pack_signs(values));
-        let packed = avx512!({
-            let (zero, negative) = (_mm512_set1_epi8(ZERO_CODE as i8), _mm512_movepi8_mask(signs));
-            _mm512_mask_subs_epu8(_mm512_adds_epu8(zero, packed), negative, zero, packed)
-        });
-        self.store_packed(packed, codes);
-    }
-    #[inline(always)]
-    fn store_codes_with_sign(
-        self,
+        packing: Packing,
         levels: &Pair<i32>,
         zero: i16,
         values: &Pair<f32>,
@@ -399,9 +359,24 @@ impl Simd for Avx512 {
     ) {
         let ([ab, cd], signs) = (self.levels_above(levels, zero), self.pack_signs(values));
         let packed = avx512!({
-            // packed | signs & 128
-            let (packed, sign) = (_mm512_packs_epi16(ab, cd), _mm512_set1_epi8(i8::MIN));
-            _mm512_ternarylogic_epi32::<0xf8>(packed, signs, sign)
+            let level = _mm512_packus_epi16(ab, cd);
+            match packing {
+                Packing::Level => level,
+                Packing::Positive => {
+                    let above = _mm512_test_epi8_mask(signs, signs);
+                    _mm512_maskz_max_epu8(above, level, _mm512_set1_epi8(1))
+                }
+                Packing::AroundZero => {
+                    let zero = _mm512_set1_epi8(ZERO_CODE as i8);
+                    let up = _mm512_adds_epu8(zero, level);
+                    _mm512_mask_subs_epu8(up, _mm512_movepi8_mask(signs), zero, level)
+                }
+                Packing::SignBit => {
+                    // level | signs & 128
+                    let (level, sign) = (_mm512_packs_epi16(ab, cd), _mm512_set1_epi8(i8::MIN));
+                    _mm512_ternarylogic_epi32::<0xf8>(level, signs, sign)
+                }
+            }
         });
         self.store_packed(packed, codes);
     }

@@ -73,6 +73,19 @@ pub(crate) struct Aligned<T>(pub(crate) [T; GROUP]);
 /// The code of zero in codebooks of both signs that are computed and sorted.
 pub(crate) const ZERO_CODE: u8 = 127;
 
+/// What the code of a level is, and that of its value. All levels count from that of zero.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Packing {
+    /// The level, from 0 to 255.
+    Level,
+    /// The same, where no value is negative: but the code of zero is 0, and that of any other at least 1.
+    Positive,
+    /// From [`ZERO_CODE`] up by the level, or down where the sign bit of the value is set, to 255 or 0 at most.
+    AroundZero,
+    /// The level, which is not negative, up to 127; the highest bit is the sign bit of the value.
+    SignBit,
+}
+
 /// Elements in two groups, the unit in which codes are decoded: AVX-512 looks up 64 bytes at once.
 pub(crate) const PAIR: usize = 2 * GROUP;
 
@@ -180,31 +193,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_codes(self, codes: &[u8; GROUP], at: usize) -> Self::I32;
     /// As [`Simd::load_codes`], of bytes whose highest bit is a sign, which all higher bits become.
     fn load_signed_codes(self, codes: &[u8; GROUP], at: usize) -> Self::I32;
-    /// Packs two groups: `codes[i] = clamp(levels[i] - zero, 0, 255)`, for levels from -2^15 to 2^15 - 1 and
-    /// a level of zero from 0 to 4096.
-    fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]);
-    /// As [`Simd::store_codes`], for values none of which is negative: but the code of zero is 0, and that of
-    /// any other value at least 1.
-    fn store_codes_of_positive(
+    /// Packs two groups: the codes of levels from -2^15 to 2^15 - 1, of which that of zero is from 0 to 4096.
+    fn store_codes(
         self,
-        levels: &Pair<i32>,
-        zero: i16,
-        values: &Pair<f32>,
-        codes: &mut [[u8; GROUP]; 2],
-    );
-    /// As [`Simd::store_codes`], for the levels of magnitudes: they count from [`ZERO_CODE`] up, or down where
-    /// the sign bit of the value is set, to 255 or 0 at most.
-    fn store_signed_codes(
-        self,
-        levels: &Pair<i32>,
-        zero: i16,
-        values: &Pair<f32>,
-        codes: &mut [[u8; GROUP]; 2],
-    );
-    /// As [`Simd::store_codes`], for the levels of magnitudes, none below that of zero: up to 127, with the sign
-    /// bit of the value as the highest bit.
-    fn store_codes_with_sign(
-        self,
+        packing: Packing,
         levels: &Pair<i32>,
         zero: i16,
         values: &Pair<f32>,

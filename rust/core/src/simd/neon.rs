@@ -8,7 +8,7 @@
 //! integers saturate and give 0 for a NaN, as Rust's do. Two instructions have no stable intrinsic in the
 //! oldest Rust that we support, the conversions of half precision, so they are written in assembly.
 
-use super::{Aligned, F64Lanes, GROUP, Kernel, Pair, Simd, Table, ZERO_CODE};
+use super::{Aligned, F64Lanes, GROUP, Kernel, Packing, Pair, Simd, Table, ZERO_CODE};
 use crate::real::Real;
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -112,13 +112,6 @@ impl Neon {
             let words = [(a, b), (c, d)];
             words.map(|(a, b)| vqsubq_s16(vcombine_s16(vqmovn_s32(a), vqmovn_s32(b)), zero))
         })
-    }
-
-    /// The same as unsigned bytes, saturated.
-    #[inline(always)]
-    fn pack_levels(self, levels: &[i32; GROUP], half: usize, zero: i16) -> uint8x16_t {
-        let [ab, cd] = self.levels_above(levels, half, zero);
-        neon!(vcombine_u8(vqmovun_s16(ab), vqmovun_s16(cd)))
     }
 
     /// Signed bytes: negative where the sign bit of a value is set, 0 where it is 0, and otherwise positive.
@@ -288,57 +281,9 @@ impl Simd for Neon {
         I32x4(neon!(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(u64::from(codes)))))))
     }
     #[inline(always)]
-    fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]) {
-        for (Aligned(levels), codes) in levels.iter().zip(codes) {
-            for (half, codes) in codes.as_chunks_mut().0.iter_mut().enumerate() {
-                self.store_bytes(self.pack_levels(levels, half, zero), codes);
-            }
-        }
-    }
-    #[inline(always)]
-    fn store_codes_of_positive(
+    fn store_codes(
         self,
-        levels: &Pair<i32>,
-        zero: i16,
-        values: &Pair<f32>,
-        codes: &mut [[u8; GROUP]; 2],
-    ) {
-        for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
-            for (half, codes) in codes.as_chunks_mut().0.iter_mut().enumerate() {
-                let packed = self.pack_levels(levels, half, zero);
-                let signs = self.pack_signs(values, half);
-                let packed = neon!({
-                    let above = vtstq_s8(signs, signs);
-                    vandq_u8(above, vmaxq_u8(packed, vdupq_n_u8(1)))
-                });
-                self.store_bytes(packed, codes);
-            }
-        }
-    }
-    #[inline(always)]
-    fn store_signed_codes(
-        self,
-        levels: &Pair<i32>,
-        zero: i16,
-        values: &Pair<f32>,
-        codes: &mut [[u8; GROUP]; 2],
-    ) {
-        for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
-            for (half, codes) in codes.as_chunks_mut().0.iter_mut().enumerate() {
-                let packed = self.pack_levels(levels, half, zero);
-                let signs = self.pack_signs(values, half);
-                let packed = neon!({
-                    let zero = vdupq_n_u8(ZERO_CODE);
-                    let (up, down) = (vqaddq_u8(zero, packed), vqsubq_u8(zero, packed));
-                    vbslq_u8(vcltzq_s8(signs), down, up)
-                });
-                self.store_bytes(packed, codes);
-            }
-        }
-    }
-    #[inline(always)]
-    fn store_codes_with_sign(
-        self,
+        packing: Packing,
         levels: &Pair<i32>,
         zero: i16,
         values: &Pair<f32>,
@@ -349,9 +294,23 @@ impl Simd for Neon {
                 let [ab, cd] = self.levels_above(levels, half, zero);
                 let signs = self.pack_signs(values, half);
                 let packed = neon!({
-                    let packed = vcombine_s8(vqmovn_s16(ab), vqmovn_s16(cd));
-                    let sign = vandq_s8(signs, vdupq_n_s8(i8::MIN));
-                    vreinterpretq_u8_s8(vorrq_s8(packed, sign))
+                    let level = vcombine_u8(vqmovun_s16(ab), vqmovun_s16(cd));
+                    match packing {
+                        Packing::Level => level,
+                        Packing::Positive => {
+                            vandq_u8(vtstq_s8(signs, signs), vmaxq_u8(level, vdupq_n_u8(1)))
+                        }
+                        Packing::AroundZero => {
+                            let zero = vdupq_n_u8(ZERO_CODE);
+                            let (up, down) = (vqaddq_u8(zero, level), vqsubq_u8(zero, level));
+                            vbslq_u8(vcltzq_s8(signs), down, up)
+                        }
+                        Packing::SignBit => {
+                            let level = vcombine_s8(vqmovn_s16(ab), vqmovn_s16(cd));
+                            let sign = vandq_s8(signs, vdupq_n_s8(i8::MIN));
+                            vreinterpretq_u8_s8(vorrq_s8(level, sign))
+                        }
+                    }
                 });
                 self.store_bytes(packed, codes);
             }

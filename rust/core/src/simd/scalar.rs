@@ -2,7 +2,7 @@
 //!
 //! It is what every other instruction set is tested against, and what runs where none of them is.
 
-use super::{Aligned, GROUP, Kernel, Pair, Simd, Table, ZERO_CODE, opaque};
+use super::{Aligned, GROUP, Kernel, Packing, Pair, Simd, Table, ZERO_CODE, opaque};
 use half::f16;
 
 /// The token of no instruction set at all, which every CPU has.
@@ -94,60 +94,37 @@ impl Simd for Scalar {
         i32::from(codes[at] as i8)
     }
     #[inline(always)]
-    fn store_codes(self, levels: &Pair<i32>, zero: i16, codes: &mut [[u8; GROUP]; 2]) {
-        for (Aligned(levels), codes) in levels.iter().zip(codes) {
-            for (at, code) in codes.iter_mut().enumerate() {
-                // Unrolled, this loop is large and no faster.
-                *code = levels[opaque(at)].saturating_sub(zero.into()).clamp(0, 255) as u8;
-            }
-        }
-    }
-    #[inline(always)]
-    fn store_codes_of_positive(
+    fn store_codes(
         self,
+        packing: Packing,
         levels: &Pair<i32>,
         zero: i16,
         values: &Pair<f32>,
         codes: &mut [[u8; GROUP]; 2],
     ) {
-        self.store_codes(levels, zero, codes);
-        for (Aligned(values), codes) in values.iter().zip(codes) {
+        for ((Aligned(levels), Aligned(values)), codes) in levels.iter().zip(values).zip(codes) {
             for (at, code) in codes.iter_mut().enumerate() {
-                *code = if values[opaque(at)] > 0.0 { (*code).max(1) } else { 0 };
-            }
-        }
-    }
-    #[inline(always)]
-    fn store_signed_codes(
-        self,
-        levels: &Pair<i32>,
-        zero: i16,
-        values: &Pair<f32>,
-        codes: &mut [[u8; GROUP]; 2],
-    ) {
-        self.store_codes(levels, zero, codes);
-        for (Aligned(values), codes) in values.iter().zip(codes) {
-            for (at, code) in codes.iter_mut().enumerate() {
-                *code = if values[opaque(at)].is_sign_negative() {
-                    ZERO_CODE.saturating_sub(*code)
-                } else {
-                    ZERO_CODE.saturating_add(*code)
+                let at = opaque(at); // unrolled, this loop is large and no faster
+                let (level, value) = (levels[at], values[at]);
+                let level = level.saturating_sub(zero.into()).clamp(0, 255) as u8;
+                *code = match packing {
+                    Packing::Level => level,
+                    Packing::Positive => {
+                        if value > 0.0 {
+                            level.max(1)
+                        } else {
+                            0
+                        }
+                    }
+                    Packing::AroundZero => {
+                        if value.is_sign_negative() {
+                            ZERO_CODE.saturating_sub(level)
+                        } else {
+                            ZERO_CODE.saturating_add(level)
+                        }
+                    }
+                    Packing::SignBit => level.min(127) | u8::from(value.is_sign_negative()) << 7,
                 };
-            }
-        }
-    }
-    #[inline(always)]
-    fn store_codes_with_sign(
-        self,
-        levels: &Pair<i32>,
-        zero: i16,
-        values: &Pair<f32>,
-        codes: &mut [[u8; GROUP]; 2],
-    ) {
-        self.store_codes(levels, zero, codes);
-        for (Aligned(values), codes) in values.iter().zip(codes) {
-            for (at, code) in codes.iter_mut().enumerate() {
-                *code = (*code).min(127) | u8::from(values[opaque(at)].is_sign_negative()) << 7;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! One battery for every instruction set: each method of [`Simd`] must give the bits of the scalar
 //! reference, on inputs that are ordinary, extreme and special.
 
-use super::{Aligned, F64Lanes, GROUP, Kernel, Level, Pair, Scalar, Simd, Table};
+use super::{Aligned, F64Lanes, GROUP, Kernel, Level, Packing, Pair, Scalar, Simd, Table};
 use crate::real::Real;
 
 /// Names the levels to test, where an instruction set is what is being tested: the machine must have
@@ -181,19 +181,18 @@ impl Kernel for Battery {
         }
         output.codes[0][..4].copy_from_slice(&largest.to_le_bytes());
         let levels = [i, j].map(|group| Aligned(group.map(|value| value >> 22)));
-        if self.operation == 12 {
-            simd.store_signed_codes(&levels, 1, &[a, b].map(Aligned), &mut output.codes);
-        }
-        if self.operation == 34 {
-            simd.store_codes(&levels, 1, &mut output.codes);
-        }
-        if self.operation == 44 {
-            let levels = levels.map(|group| Aligned(group.0.map(|level| level.max(1))));
-            simd.store_codes_with_sign(&levels, 1, &[a, b].map(Aligned), &mut output.codes);
-        }
-        if self.operation == 45 {
-            let values = [a, b].map(|group| Aligned(group.map(positive)));
-            simd.store_codes_of_positive(&levels, 1, &values, &mut output.codes);
+        let signed = [a, b].map(Aligned);
+        let values = [a, b].map(|group| Aligned(group.map(positive)));
+        let above = levels.map(|group| Aligned(group.0.map(|level| level.max(1))));
+        let packing = match self.operation {
+            12 => Some((Packing::AroundZero, &levels, &signed)),
+            34 => Some((Packing::Level, &levels, &signed)),
+            44 => Some((Packing::SignBit, &above, &signed)),
+            45 => Some((Packing::Positive, &levels, &values)),
+            _ => None,
+        };
+        if let Some((packing, levels, values)) = packing {
+            simd.store_codes(packing, levels, 1, values, &mut output.codes);
         }
         output.lanes = lanes.0.map(canonical);
         if self.operation == 38 {
@@ -259,7 +258,8 @@ fn packing_saturates_at_both_ends() {
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) -> [[u8; GROUP]; 2] {
             let mut codes = [[0; GROUP]; 2];
-            simd.store_codes(&self.levels, self.zero, &mut codes);
+            let values = [Aligned([0.0; GROUP]); 2];
+            simd.store_codes(Packing::Level, &self.levels, self.zero, &values, &mut codes);
             codes
         }
     }
