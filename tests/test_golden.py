@@ -2,8 +2,8 @@
 
 A checkpoint written today must mean the same to every later version: the names, the layout, the
 codes and, because resumed runs repeat themselves, the roundings. If this fails, either it is a bug
-or the format has changed, which needs a new `format_version` and a line in the changelog. Then
-`python tests/test_golden.py` writes the file anew.
+or the format has changed, which, from the first release on, needs a new `format_version` and a line
+in the changelog. Then `python tests/test_golden.py` writes the file anew.
 """
 
 import json

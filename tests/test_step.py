@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import optim8
 from optim8 import _native
@@ -316,6 +317,34 @@ def test_a_profiler_sees_steps_and_nobody_else_pays_for_it(monkeypatch):
     assert names.count("Optimizer.step#AdamW.step") == 1
     monkeypatch.delattr(torch.autograd.profiler, "record_function")
     step(optimizer)
+
+
+def test_a_trace_of_execution_has_the_step(tmp_path):
+    optimizer, _ = stepped(optim8.AdamW, [(10,)])
+    observer = torch.profiler.ExecutionTraceObserver()
+    observer.register_callback(str(tmp_path / "trace.json"))
+    observer.start()
+    step(optimizer)
+    observer.stop()
+    observer.unregister_callback()
+    assert "Optimizer.step#AdamW.step" in (tmp_path / "trace.json").read_text()
+
+
+@pytest.mark.parametrize("register", ["own", "of all"])
+def test_a_hook_that_the_closure_adds_runs_after_the_step(register):
+    optimizer, [p] = stepped(optim8.AdamW, [(10,)])
+    calls, handles = [], []
+
+    def closure():
+        add = optimizer.register_step_post_hook
+        add = add if register == "own" else register_optimizer_step_post_hook
+        handles.append(add(lambda *_: calls.append("post")))
+        return (p**2).sum()
+
+    optimizer.step(closure)
+    handles[0].remove()
+    optimizer.step()
+    assert calls == ["post"]
 
 
 def test_tensor_lr_is_read_at_each_step():

@@ -57,7 +57,7 @@ def codebook(name: str, signed: bool) -> Tensor:
     Tensor
         float32, shape (256,). Sorted, but for the signed one of "minifloat", whose codes are a sign
         bit and seven bits of magnitude: its codes from 128 on stand for minus the values of the
-        first 128.
+        first 128, so there are two zeros, 0.0 and -0.0. (`register_codebook` takes sorted ones.)
 
     Raises
     ------

@@ -9,14 +9,17 @@
 //!
 //! ```text
 //! u = (K[(i + s_g) mod 256] + a_b * i + c_b + t * B) mod 1,    e = 32 g + i,    i < 32,
+//! s_g = (s_0 + (32 q + 17) g) mod 256,                         s_0 < 256,       q < 8,
 //! ```
 //!
 //! reaches one. Over time this is one Weyl sequence, `B` being the golden section: the thresholds
 //! of an element are spread evenly, so the random walk of its rounding errors is shorter than with
 //! independent numbers. Across the elements of a step they look independent: a lattice, whose slope
 //! and origin come from a strong hash of (seed, tensor, state, block) once per block, broken up by a
-//! constant table of random numbers, in which each group of elements begins at a place of its own, `s_g` (on
-//! a second lattice). So a vector of thresholds takes one addition; a lattice through the block took two.
+//! constant table of random numbers, in which each group of elements begins at another place, `s_g`, which
+//! the hash chooses too. So a vector of thresholds takes one addition; a lattice through the block took two.
+//! Two groups at one place would be rounded alike for ever: with steps of 17 and some 32 they never are, and
+//! neighbours are far apart.
 //!
 //! Fractions are in units of 2^-32, so that what exceeds one is dropped by itself, and a codec shifts one
 //! to where it needs it.
@@ -30,7 +33,7 @@ use crate::simd::{Aligned, GROUP, Simd, vectors};
 /// The golden section in units of 2^-32, odd so that the sequence has full period.
 const GOLDEN: u32 = 0x9e37_79b9;
 
-/// How many random numbers there are, for each place a byte of shift.
+/// How many random numbers there are: a byte is a place among them.
 const N_NOISE: usize = 256;
 
 /// K: random numbers, fixed for ever (changing one changes what a resumed run computes). A group that begins
@@ -105,8 +108,8 @@ impl Stream {
         Thresholds {
             slope: hash as u32 | 1,
             origin: ((hash >> 32) as u32).wrapping_add(self.time),
-            shift_slope: more as u32,
-            shift_origin: (more >> 32) as u32,
+            shift: (more >> 32) as u32,
+            shift_step: ((more >> 40) as u32 & 0xe0 | 17) << 24,
         }
     }
 }
@@ -117,9 +120,9 @@ pub(crate) struct Thresholds {
     slope: u32,
     /// At this step.
     origin: u32,
-    /// Of the shifts of groups, in units of 2^-24.
-    shift_slope: u32,
-    shift_origin: u32,
+    /// Where its first group begins in the table of random numbers, in the highest byte.
+    shift: u32,
+    shift_step: u32,
 }
 
 impl Thresholds {
@@ -135,10 +138,10 @@ impl Thresholds {
         ThresholdLanes { simd, block: self, lattice }
     }
 
-    /// The shift of a group in the table of random numbers.
+    /// Where a group begins in the table of random numbers.
     #[inline(always)]
     fn shift(self, group: usize) -> usize {
-        let shift = self.shift_slope.wrapping_mul(group as u32).wrapping_add(self.shift_origin);
+        let shift = self.shift.wrapping_add(self.shift_step.wrapping_mul(group as u32));
         (shift >> 24) as usize
     }
 }
@@ -158,5 +161,22 @@ impl<S: Simd> ThresholdLanes<S> {
         let shifted = &NOISE[self.block.shift(group)..];
         let noise = self.simd.load_i32(shifted.first_chunk().expect("a group"), at);
         self.simd.add_i32(self.simd.load_i32(&self.lattice.0, at), noise)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Layout;
+    use std::collections::HashSet;
+
+    #[test]
+    fn groups_of_a_block_begin_at_places_of_their_own() {
+        let n_groups = Layout::MAX_BLOCK / GROUP;
+        for block in 0..1000 {
+            let thresholds = Stream::new(0, 0, 0, 1).block(block);
+            let places: HashSet<_> = (0..n_groups).map(|group| thresholds.shift(group)).collect();
+            assert_eq!(places.len(), n_groups);
+        }
     }
 }

@@ -206,20 +206,23 @@ fn quantize(level: Level, codec: &Codec, signed: bool, values: &[f32]) -> (Vec<u
 
 #[test]
 fn special_blocks() {
-    let dynamic = Codec::builtin("dynamic").expect("in the list");
-    for level in levels_under_test() {
-        assert_eq!(quantize(level, &dynamic, true, &[0.0, -0.0, 0.0]), (vec![127; 3], 0.0));
-        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let (codes, scale) = quantize(level, &dynamic, true, &[1.0, bad, -3.0]);
-            assert_eq!(codes, [127; 3]);
-            assert!(scale.is_nan());
-        }
-        // Denormal and huge scales, whose reciprocal is infinite or denormal.
-        for unit in [f32::from_bits(256), f32::MIN_POSITIVE / 2.0, 1e-38, 1e38, f32::MAX] {
-            let (codes, scale) = quantize(level, &dynamic, true, &[unit, -unit / 2.0, 0.0]);
-            assert_eq!(scale, unit);
-            let expected = quantize(level, &dynamic, true, &[1.0, -0.5, 0.0]).0;
-            assert_eq!(codes, expected, "{unit:e}");
+    for (name, zero, minus_zero) in [("dynamic", 127, 127), ("minifloat", 0, 128)] {
+        let codec = Codec::builtin(name).expect("in the list");
+        for level in levels_under_test() {
+            let zeros = quantize(level, &codec, true, &[0.0, -0.0, 0.0]);
+            assert_eq!(zeros, (vec![zero, minus_zero, zero], 0.0));
+            for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let (codes, scale) = quantize(level, &codec, true, &[1.0, bad, -3.0]);
+                assert_eq!(codes, [zero; 3]);
+                assert!(scale.is_nan());
+            }
+            // Denormal and huge scales, whose reciprocal is infinite or denormal.
+            for unit in [f32::from_bits(256), f32::MIN_POSITIVE / 2.0, 1e-38, 1e38, f32::MAX] {
+                let (codes, scale) = quantize(level, &codec, true, &[unit, -unit / 2.0, 0.0]);
+                assert_eq!(scale, unit);
+                let expected = quantize(level, &codec, true, &[1.0, -0.5, 0.0]).0;
+                assert_eq!(codes, expected, "{unit:e}");
+            }
         }
     }
 }

@@ -73,7 +73,7 @@ pub(crate) struct Aligned<T>(pub(crate) [T; GROUP]);
 /// The code of zero in codebooks of both signs that are computed and sorted.
 pub(crate) const ZERO_CODE: u8 = 127;
 
-/// What the code of a level is, and that of its value. All levels count from that of zero.
+/// How a level, and the sign of its value, become a code. All levels count from that of zero.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Packing {
     /// The level, from 0 to 255.
