@@ -112,8 +112,8 @@ impl Avx2 {
         })
     }
 
-    /// Signed bytes, in the order of packed levels: negative where the sign bit of a value is set, 0 where it is 0, and
-    /// otherwise positive. Floats are so as integers too, and saturate.
+    /// Signed bytes, in the order that packing gives levels too: negative where the sign bit of a value is
+    /// set, 0 where it is 0, and otherwise positive. Floats are so as integers too, and saturate.
     #[inline(always)]
     fn pack_signs(self, values: &[f32; GROUP]) -> __m256i {
         let [a, b, c, d] = core::array::from_fn(|at| self.bits(self.load(values, at)).0);

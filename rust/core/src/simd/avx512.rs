@@ -172,8 +172,8 @@ impl Avx512 {
         })
     }
 
-    /// Signed bytes, in the order of packed levels: negative where the sign bit of a value is set, 0 where it is 0, and
-    /// otherwise positive. Floats are so as integers too, and saturate.
+    /// Signed bytes, in the order that packing gives levels too: negative where the sign bit of a value is
+    /// set, 0 where it is 0, and otherwise positive. Floats are so as integers too, and saturate.
     #[inline(always)]
     fn pack_signs(self, values: &Pair<f32>) -> __m512i {
         let bits = |i: usize| self.bits(self.load(&values[i / 2].0, i % 2)).0;
