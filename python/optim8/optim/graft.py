@@ -20,7 +20,7 @@ from optim8 import state as states
 from optim8.optim._base import Optim8Optimizer
 from optim8.optim._check import as_number
 from optim8.optim._load import check_entries, check_others, load_between_hooks
-from optim8.optim._watch import has_step_hooks
+from optim8.optim._watch import has_step_hooks, watched
 
 _Call = Callable[[list[Any], int], int]
 
@@ -112,6 +112,8 @@ class Graft(Optimizer):
         if self.param_groups:
             raise ValueError("Graft takes no parameter group: make it anew of two that have it")
         super().add_param_group(param_group)
+
+    profile_hook_step = staticmethod(watched)
 
     @overload
     def step(self, closure: None = None) -> None: ...
