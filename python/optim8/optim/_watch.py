@@ -38,18 +38,18 @@ def watched(func: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(func)
     def step(*args: P.args, **kwargs: P.kwargs) -> R:
-        # These hooks may replace the arguments, and profilers watch for frames of torch's wrapper.
+        # Hooks before a step may replace its arguments, and profilers watch for a call that torch's
+        # wrapper makes.
         if not args or _profiler_enabled() or _has_pre_hooks(args[0]):  # type: ignore[arg-type]
             return as_torch(*args, **kwargs)
         optimizer: Any = args[0]
         range_ = _record_function_with_args_enter(f"Optimizer.step#{type(optimizer).__name__}.step")
         try:
             result = func(*args, **kwargs)
-            # The step may have added some.
-            if optimizer._optimizer_step_post_hooks or _global_optimizer_post_hooks:
-                own, of_all = optimizer._optimizer_step_post_hooks, _global_optimizer_post_hooks
-                for hook in chain(own.values(), of_all.values()):
-                    hook(optimizer, args, kwargs)
+            # Looked for now, as the step may have added some.
+            own, of_all = optimizer._optimizer_step_post_hooks, _global_optimizer_post_hooks
+            for hook in chain(own.values(), of_all.values()):
+                hook(optimizer, args, kwargs)
         finally:
             _record_function_with_args_exit(range_)
         return result

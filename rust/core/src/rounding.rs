@@ -30,8 +30,11 @@
 
 use crate::simd::{Aligned, GROUP, Simd, vectors};
 
+/// The golden section in units of 2^-64.
+const GOLDEN_64: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// The golden section in units of 2^-32, odd so that the sequence has full period.
-const GOLDEN: u32 = 0x9e37_79b9;
+const GOLDEN: u32 = (GOLDEN_64 >> 32) as u32;
 
 /// How many random numbers there are: a byte is a place among them.
 const N_NOISE: usize = 256;
@@ -61,7 +64,7 @@ static PLACES: Aligned<i32> = {
 
 /// A strong 64-bit hash (the finalizer of splitmix64: Steele, Lea, Flood 2014).
 const fn mix(key: u64) -> u64 {
-    let z = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = key.wrapping_mul(GOLDEN_64);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -104,7 +107,7 @@ impl Stream {
     #[inline]
     pub(crate) fn block(self, block: usize) -> Thresholds {
         let hash = mix(self.key ^ block as u64);
-        let more = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let more = hash.wrapping_mul(GOLDEN_64);
         Thresholds {
             slope: hash as u32 | 1,
             origin: ((hash >> 32) as u32).wrapping_add(self.time),

@@ -37,7 +37,7 @@ pub(super) struct Minifloat;
 const MANTISSA_BITS: u32 = 4;
 
 /// The last level of a signed codebook, and the bits of a code that are a level there.
-const LAST_LEVEL: usize = 127;
+const LAST_LEVEL: usize = n_levels(true) as usize;
 
 /// What a level is shifted by to be at its place in a float32.
 const SHIFT: u32 = FRACTION_BITS - MANTISSA_BITS;

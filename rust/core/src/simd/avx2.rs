@@ -7,10 +7,10 @@
 //! `minifloat` (16 decode both states, 19 update, 26 encode both) and 147 with `dynamic` (59, 19, 69); where
 //! batches and blocks of 256 begin and end are some five more. A core of Zen 3 starts six in a cycle, and
 //! three for each of two threads that share it, as on rented machines: there a step took 29 and 52 cycles
-//! in the cache (`cargo bench -p optim8-core`) when there were ten more of them, 9 cycles to update, as long
-//! as the divider is busy. So it is the number of instructions that counts, those that only load or jump included: a
-//! quicker instruction to spread codes, which needs a load of its own, is no gain, and neither is decoding
-//! beside the divisions, since constants then have to be loaded for each vector.
+//! in the cache (`cargo bench -p optim8-core`) when there were eleven more of them, 9 cycles to update, as
+//! long as the divider is busy. So it is the number of instructions that counts, those that only load or
+//! jump included: a quicker instruction to spread codes, which needs a load of its own, is no gain, and
+//! neither is decoding beside the divisions, since constants then have to be loaded for each vector.
 
 use super::{Aligned, F64Lanes, GROUP, Kernel, Packing, Pair, Simd, Table, ZERO_CODE};
 use crate::real::Real;

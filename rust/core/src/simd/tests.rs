@@ -122,7 +122,6 @@ impl Kernel for Battery {
                 9 => float(x.min(y)),
                 10 => int(simd.round(in_range(simd, x))),
                 11 => int(simd.keep_where_greater(p, x, y)),
-                12 => x,
                 13 => int(simd.add_i32(p, q)),
                 14 => int(simd.and_i32(p, q)),
                 15 => int(simd.xor_i32(p, q)),
@@ -159,7 +158,6 @@ impl Kernel for Battery {
                 }
                 32 => simd.splat(0.3),
                 33 => int(simd.load_signed_codes(&bytes[1], at)),
-                34 => x,
                 35 => float(x.sign()),
                 36 => simd.narrow(d.where_positive(e) + e.abs()),
                 37 => simd.load(&decoded[1].0, at),
@@ -172,8 +170,8 @@ impl Kernel for Battery {
                 41 => float(x.where_positive(y)),
                 42 => int(simd.load_codes(&bytes[0], at)),
                 43 => simd.minus_where_negative(p, x, x * simd.splat(-1.0)),
-                44 => x,
-                45 => float(x),
+                // Packing, below.
+                12 | 34 | 44 | 45 => x,
                 46 => int(simd.mul_i32(p, q)),
                 _ => unreachable!("no such operation"),
             };
@@ -182,13 +180,13 @@ impl Kernel for Battery {
         output.codes[0][..4].copy_from_slice(&largest.to_le_bytes());
         let levels = [i, j].map(|group| Aligned(group.map(|value| value >> 22)));
         let signed = [a, b].map(Aligned);
-        let values = [a, b].map(|group| Aligned(group.map(positive)));
+        let unsigned = [a, b].map(|group| Aligned(group.map(positive)));
         let above = levels.map(|group| Aligned(group.0.map(|level| level.max(1))));
         let packing = match self.operation {
             12 => Some((Packing::AroundZero, &levels, &signed)),
             34 => Some((Packing::Level, &levels, &signed)),
             44 => Some((Packing::SignBit, &above, &signed)),
-            45 => Some((Packing::Positive, &levels, &values)),
+            45 => Some((Packing::Positive, &levels, &unsigned)),
             _ => None,
         };
         if let Some((packing, levels, values)) = packing {
