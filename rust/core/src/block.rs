@@ -151,6 +151,7 @@ impl<'a> Scratch<'a> {
         codec: &Codec,
         signed: bool,
         scales: &[f32],
+        decay: Option<f32>,
         codes: &[u8],
         ahead: Ahead,
     ) {
@@ -158,14 +159,17 @@ impl<'a> Scratch<'a> {
         let values = &mut *self.pairs;
         codec.decode(
             level,
-            DecodeBlocks { codes: whole, block_size, scales, values, signed, ahead },
+            DecodeBlocks { codes: whole, block_size, scales, decay, values, signed, ahead },
         );
         let rest = &codes[whole.len() * PAIR..];
         if let (Some(&last), Some(scale)) = (rest.last(), scales.last()) {
             let codes: [u8; PAIR] = padded(rest, last);
             let (codes, scales) = (pairs(&codes), core::slice::from_ref(scale));
             let (values, ahead) = (&mut self.pairs[whole.len()..], ahead.skip(whole.len() * PAIR));
-            codec.decode(level, DecodeBlocks { codes, block_size, scales, values, signed, ahead });
+            codec.decode(
+                level,
+                DecodeBlocks { codes, block_size, scales, decay, values, signed, ahead },
+            );
         }
     }
 
@@ -303,7 +307,7 @@ impl<E: Element> Kernel for DequantizeBlocks<'_, E> {
         for (indices, elements) in layout.batches(blocks, blocks_in_batch(block_size)) {
             let ahead = Ahead::of(codes, &elements, codes.as_ptr_range().end);
             let (scales, now) = (&scales[indices], &codes[elements.clone()]);
-            scratch.decode(level, codec, signed, scales, now, ahead);
+            scratch.decode(level, codec, signed, scales, None, now, ahead);
             scratch.store(simd, &mut values[elements]);
         }
     }

@@ -7,7 +7,7 @@
 //! 45). A codec in the loop is one more form of the loop for every rule and dtype: so there is one only,
 //! the default, for two dtypes.
 
-use crate::format::FromBits;
+use crate::format::{FromBits, Line};
 use crate::simd::{GROUP, Simd};
 
 /// How quantized states come into the loop.
@@ -15,8 +15,8 @@ pub(crate) trait Decoding<S: Simd>: Copy {
     /// Whether from their codes, by [`Decoding::value`].
     const IN_LOOP: bool;
 
-    /// The values of the codes of vector `at` of a group, times a scale.
-    fn value(self, simd: S, signed: bool, scale: S::F32, codes: &[u8; GROUP], at: usize) -> S::F32;
+    /// The values of the codes of vector `at` of a group.
+    fn value(self, simd: S, signed: bool, line: Line<S>, codes: &[u8; GROUP], at: usize) -> S::F32;
 }
 
 /// They have been decoded.
@@ -27,7 +27,7 @@ impl<S: Simd> Decoding<S> for Before {
     const IN_LOOP: bool = false;
 
     #[inline(always)]
-    fn value(self, _: S, _: bool, _: S::F32, _: &[u8; GROUP], _: usize) -> S::F32 {
+    fn value(self, _: S, _: bool, _: Line<S>, _: &[u8; GROUP], _: usize) -> S::F32 {
         unreachable!("they have been decoded")
     }
 }
@@ -50,11 +50,11 @@ impl<S: Simd> Decoding<S> for InLoop<S> {
     const IN_LOOP: bool = true;
 
     #[inline(always)]
-    fn value(self, simd: S, signed: bool, scale: S::F32, codes: &[u8; GROUP], at: usize) -> S::F32 {
+    fn value(self, simd: S, signed: bool, line: Line<S>, codes: &[u8; GROUP], at: usize) -> S::F32 {
         if signed {
-            self.signed.value(simd, scale, codes, at)
+            self.signed.value(simd, line, codes, at)
         } else {
-            self.unsigned.value(simd, scale, codes, at)
+            self.unsigned.value(simd, line, codes, at)
         }
     }
 }

@@ -96,7 +96,7 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     /// Whether numbers that are written may be rounded stochastically.
     const STOCHASTIC: bool = false;
     /// Writes the vector `at` of a group: rounded up where the fraction that rounding would drop,
-    /// plus the threshold, reaches one.
+    /// plus the threshold (in units of 2^-32), reaches one.
     #[inline(always)]
     fn store_stochastically<S: Simd>(
         simd: S,
@@ -119,6 +119,8 @@ pub(crate) trait Compute: Element<Compute = Self> {
     type Lanes<S: Simd>: Real;
     /// The largest number.
     const LARGEST: f64;
+    /// Whether the roundings of float32 are too much for it.
+    const IS_WIDE: bool = false;
     /// From float32, exactly.
     fn from_f32<S: Simd>(simd: S, value: S::F32) -> Self::Lanes<S>;
     /// To float32, rounded to nearest even.
@@ -183,6 +185,7 @@ impl Element for f64 {
 impl Compute for f64 {
     type Lanes<S: Simd> = S::F64;
     const LARGEST: f64 = f64::MAX;
+    const IS_WIDE: bool = true;
     #[inline(always)]
     fn from_f32<S: Simd>(simd: S, value: S::F32) -> S::F64 {
         simd.widen(value)

@@ -8,21 +8,25 @@
 //! fraction it has come from the lower neighbour to the upper, plus
 //!
 //! ```text
-//! u = (K[(i + s_g) mod 256] + a_b * i + c_b + t * B) mod 1,    e = 32 g + i,    i < 32,
-//! s_g = (s_0 + (32 q + 17) g) mod 256,                         s_0 < 256,       q < 8,
+//! u = (T + 1/2) / 2^16,    T = K[(s_g + i) mod 256] xor (a_b i + c_b + t B) mod 2^16,    e = 32 g + i,
+//! s_g = (s_0 + (32 q + 17) g) mod 256,                                                   i < 32,
 //! ```
 //!
-//! reaches one. Over time this is one Weyl sequence, `B` being the golden section: the thresholds
-//! of an element are spread evenly, so the random walk of its rounding errors is shorter than with
-//! independent numbers. Across the elements of a step they look independent: a lattice, whose slope
-//! and origin come from a strong hash of (seed, tensor, state, block) once per block, broken up by a
-//! constant table of random numbers, in which each group of elements begins at another place, `s_g`, which
-//! the hash chooses too. So a vector of thresholds takes one addition; a lattice through the block took two.
-//! Two groups at one place would be rounded alike for ever: with steps of 17 and some 32 they never are, and
-//! neighbours are far apart.
+//! reaches one. Over time this is one Weyl sequence, `B` being the golden section, of whose numbers the same
+//! binary digits are changed each time: the thresholds of an element are spread evenly, so the random walk
+//! of its rounding errors is shorter than with independent numbers. Across the elements of a step they look
+//! independent: a lattice, whose slope and origin come from a strong hash of (seed, tensor, state, block)
+//! once per block, broken up by a constant table of random numbers, in which each group of elements begins at
+//! another place, `s_g`, which the hash chooses too (by `s_0` and `q`). Two groups at one place would be
+//! rounded alike for ever: with steps of 17 and some 32 they never are, and neighbours are far apart.
 //!
-//! Fractions are in units of 2^-32, so that what exceeds one is dropped by itself, and a codec shifts one
-//! to where it needs it.
+//! **Why `xor`.** It makes a threshold of two numbers in one operation. A sum would have to be cut off at one,
+//! which takes another.
+//!
+//! **Sixteen bits.** What is as near to a level as two roundings is that level at any threshold, as none is
+//! nearer than 2^-17 to zero or to one: so the largest value of a block is its last level for certain, and no
+//! code has to be kept from running over. The probability of going up is a multiple of 2^-16: a state that is
+//! rounded at each of a thousand steps may come to be off by a hundredth of a step of its grid.
 //!
 //! Nothing else enters: the same bits for any number of threads, order of blocks and instruction set, on
 //! every replica, and again when a run is resumed. A shard counts blocks from its own first one, so
@@ -36,20 +40,37 @@ const GOLDEN_64: u64 = 0x9e37_79b9_7f4a_7c15;
 /// The golden section in units of 2^-32, odd so that the sequence has full period.
 const GOLDEN: u32 = (GOLDEN_64 >> 32) as u32;
 
+/// Bits of K and of the lattice.
+const BITS: u32 = 16;
+
 /// How many random numbers there are: a byte is a place among them.
 const N_NOISE: usize = 256;
 
-/// K: random numbers, fixed for ever (changing one changes what a resumed run computes). A group that begins
-/// near their end goes on with copies of the first ones.
-static NOISE: [i32; N_NOISE + GROUP] = {
-    let mut noise = [0; N_NOISE + GROUP];
-    let mut i = 0;
-    while i < noise.len() {
-        noise[i] = mix((i % N_NOISE) as u64 + 1) as i32;
-        i += 1;
+/// Where they come from. In so few, places some groups apart may happen to be alike: of 160 tables this is the
+/// one with which, over many blocks, no two elements of a block are correlated more than by chance.
+const SEED: u64 = 1537;
+
+/// K and a half, in the units of thresholds, of which there are 2^`fraction_bits` in one.
+pub(crate) struct Noise {
+    /// A group that begins near the end goes on with copies of the first ones.
+    numbers: [i32; N_NOISE + GROUP],
+    fraction_bits: u32,
+}
+
+impl Noise {
+    /// From [`BITS`] bits to 32. To all thresholds `base`, so many ones, is added.
+    pub(crate) const fn new(fraction_bits: u32, base: i32) -> Self {
+        let mut numbers = [0; N_NOISE + GROUP];
+        let mut i = 0;
+        while i < numbers.len() {
+            // Fixed for ever: to change one would change what a resumed run computes.
+            let number = mix(SEED + (i % N_NOISE) as u64) as u32 >> (u32::BITS - BITS);
+            numbers[i] = ((2 * number as u64 + 1) << (fraction_bits - BITS) >> 1) as i32 + base;
+            i += 1;
+        }
+        Self { fraction_bits, numbers }
     }
-    noise
-};
+}
 
 /// The places of elements in their group.
 static PLACES: Aligned<i32> = {
@@ -109,8 +130,8 @@ impl Stream {
         let hash = mix(self.key ^ block as u64);
         let more = hash.wrapping_mul(GOLDEN_64);
         Thresholds {
-            slope: hash as u32 | 1,
-            origin: ((hash >> 32) as u32).wrapping_add(self.time),
+            slope: hash as u32 >> (u32::BITS - BITS) | 1,
+            origin: ((hash >> 32) as u32).wrapping_add(self.time) >> (u32::BITS - BITS),
             shift: (more >> 32) as u32,
             shift_step: ((more >> 40) as u32 & 0xe0 | 17) << 24,
         }
@@ -120,6 +141,7 @@ impl Stream {
 /// The thresholds of one block.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Thresholds {
+    /// In units of 2^-16, as is the origin.
     slope: u32,
     /// At this step.
     origin: u32,
@@ -129,16 +151,20 @@ pub(crate) struct Thresholds {
 }
 
 impl Thresholds {
-    /// The same as vectors.
+    /// The same as vectors, in the units of some noise.
     #[inline(always)]
-    pub(crate) fn lanes<S: Simd>(self, simd: S) -> ThresholdLanes<S> {
+    pub(crate) fn lanes<S: Simd>(self, simd: S, noise: &'static Noise) -> ThresholdLanes<S> {
         let mut lattice = Aligned([0; GROUP]);
-        let (slope, origin) = (simd.splat_i32(self.slope as i32), self.origin as i32);
+        let shift = noise.fraction_bits - BITS;
+        let slope = simd.splat_i32((self.slope << shift) as i32);
+        let origin = simd.splat_i32((self.origin << shift) as i32);
+        let below_one = simd.splat_i32(((1 << BITS) - 1) << shift);
         for at in vectors::<S>() {
             let ramp = simd.mul_i32(slope, simd.load_i32(&PLACES.0, at));
-            simd.store_i32(simd.add_i32(ramp, simd.splat_i32(origin)), &mut lattice.0, at);
+            let ramp = simd.and_i32(simd.add_i32(ramp, origin), below_one);
+            simd.store_i32(ramp, &mut lattice.0, at);
         }
-        ThresholdLanes { simd, block: self, lattice }
+        ThresholdLanes { simd, thresholds: self, noise, lattice }
     }
 
     /// Where a group begins in the table of random numbers.
@@ -152,18 +178,19 @@ impl Thresholds {
 /// The thresholds of one block, vector by vector.
 pub(crate) struct ThresholdLanes<S: Simd> {
     simd: S,
-    block: Thresholds,
+    thresholds: Thresholds,
+    noise: &'static Noise,
     /// What all groups have in common.
     lattice: Aligned<i32>,
 }
 
 impl<S: Simd> ThresholdLanes<S> {
-    /// Those of vector `at` of group `group`, as fractions of 2^32.
+    /// Those of vector `at` of group `group`.
     #[inline(always)]
     pub(crate) fn vector(&self, group: usize, at: usize) -> S::I32 {
-        let shifted = &NOISE[self.block.shift(group)..];
+        let shifted = &self.noise.numbers[self.thresholds.shift(group)..];
         let noise = self.simd.load_i32(shifted.first_chunk().expect("a group"), at);
-        self.simd.add_i32(self.simd.load_i32(&self.lattice.0, at), noise)
+        self.simd.xor_i32(self.simd.load_i32(&self.lattice.0, at), noise)
     }
 }
 

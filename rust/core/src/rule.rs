@@ -72,6 +72,13 @@ pub(crate) trait Rule<const N: usize>: Copy + Send + Sync + 'static {
     /// Told that its states are quantized: known to about a hundredth.
     fn coarse(&mut self) {}
 
+    /// What each state is multiplied by before the methods below are given it; unless it is a copy. One that is
+    /// quantized has a factor anyway, its scale: a decay that is part of it costs nothing.
+    #[inline(always)]
+    fn decays(&self) -> [f64; N] {
+        [1.0; N]
+    }
+
     /// What to sum over the tensor, before anything of it is written.
     #[inline(always)]
     fn terms<T: Real>(&self, param: T, _grad: T, _state: [T; N]) -> [T; 2] {
@@ -145,6 +152,12 @@ pub(crate) fn average<T: Real>(average: T, decay: f64, value: T) -> T {
     average.mul_add(average.like(decay), value * value.like(1.0 - decay))
 }
 
+/// The same, of an average that has been multiplied by `decay`.
+#[inline(always)]
+pub(crate) fn average_on<T: Real>(decayed: T, decay: f64, value: T) -> T {
+    value.mul_add(value.like(1.0 - decay), decayed)
+}
+
 /// `from + weight * (to - from)`, from the end that is nearer: as torch's `lerp` computes it.
 #[inline(always)]
 pub(crate) fn lerp<T: Real>(from: T, to: T, weight: f64) -> T {
@@ -156,8 +169,8 @@ pub(crate) fn lerp<T: Real>(from: T, to: T, weight: f64) -> T {
     }
 }
 
-/// The moving average of a square.
+/// The moving average of a square, on one that has been multiplied by `decay`.
 #[inline(always)]
-pub(crate) fn average_square<T: Real>(average: T, decay: f64, value: T) -> T {
-    average.mul_add(average.like(decay), value * value.like(1.0 - decay) * value)
+pub(crate) fn average_square_on<T: Real>(decayed: T, decay: f64, value: T) -> T {
+    (value * value.like(1.0 - decay)).mul_add(value, decayed)
 }

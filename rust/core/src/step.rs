@@ -19,7 +19,7 @@ use crate::format::{Codec, ENCODING_ASKS};
 use crate::layout::Layout;
 use crate::rounding::{Rounding, Stream};
 use crate::rule::{Kind, Rule};
-use crate::simd::{Ahead, GROUP, Level, PAIR};
+use crate::simd::{Ahead, GROUP, Level, PAIR, prefetch};
 use crate::update::{Part, PartAhead, StatePart, Sums, Tail, Update, for_each_state, grad_asks};
 use core::ops::{AddAssign, Range};
 
@@ -79,12 +79,18 @@ pub(crate) struct Next<const N: usize> {
     pub(crate) grad: *const u8,
     /// Of states that are quantized, the codes.
     pub(crate) states: [*const u8; N],
+    /// Of those, in any order.
+    pub(crate) scales: [*const u8; N],
 }
 
 impl<const N: usize> Next<N> {
     /// Not known.
-    pub(crate) const NOWHERE: Self =
-        Self { param: core::ptr::null(), grad: core::ptr::null(), states: [core::ptr::null(); N] };
+    pub(crate) const NOWHERE: Self = Self {
+        param: core::ptr::null(),
+        grad: core::ptr::null(),
+        states: [core::ptr::null(); N],
+        scales: [core::ptr::null(); N],
+    };
 }
 
 /// Consecutive blocks of one tensor, to be passed over by a rule. All slices begin at the first of them.
@@ -112,6 +118,7 @@ where
         // Narrow elements come here in the wider type if there is another effect (`kernel/mod.rs`).
         let effect = if MEASURE || E::ROUNDED { Effect::Write } else { self.effect };
         let block_size = self.layout.block_size();
+        let decays = self.rule.decays();
         // What is summed up or skipped by blocks goes block by block.
         let alone = MEASURE || effect != Effect::Write || self.options.skip_nonfinite;
         let n_most = if alone { 1 } else { blocks_in_batch(block_size) };
@@ -128,6 +135,10 @@ where
         let mut rooms = Rooms::<E, N>::new(effect);
         let mut outcome = Outcome::default();
         let layout = self.layout;
+        // A line of scales is of so many elements that the processor does not see where the next one will be.
+        for scales in self.next.scales {
+            prefetch(scales.cast::<f32>(), size_of::<f32>() * self.blocks.len());
+        }
         for (indices, elements) in layout.batches(self.blocks.clone(), n_most) {
             let first_block = self.blocks.start + indices.start;
             let mut ahead = PartAhead {
@@ -154,7 +165,9 @@ where
                         if in_loop {
                             (part.codes, part.scales) = (codes, scales);
                         } else {
-                            fresh.decode(self.level, codec, signed, scales, codes, ahead.states[i]);
+                            let decay = (!E::Compute::IS_WIDE).then_some(decays[i] as f32);
+                            let ahead = ahead.states[i];
+                            fresh.decode(self.level, codec, signed, scales, decay, codes, ahead);
                         }
                         part.fresh = fresh.pairs_mut();
                     }

@@ -23,7 +23,8 @@
 use crate::block::{MAX_BLOCKS, magnitude_bits};
 use crate::decoding::{Before, Decoding, InLoop};
 use crate::element::{Compute, Element, Lanes};
-use crate::format::ENCODING_ASKS;
+use crate::format::{ENCODING_ASKS, Line};
+use crate::real::Real;
 use crate::rule::{Kind, Rule};
 use crate::simd::{
     Ahead, Aligned, GROUP, Kernel, Level, PAIR, Pair, Simd, pairs, pairs_mut, vectors,
@@ -353,7 +354,8 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
             states[i] = Turns::of(state, R::STATES[i].kind, QUANTIZED, D::IN_LOOP, n_turns);
         }
     });
-    let mut scales = [simd.splat(0.0); N];
+    let decays = rule.decays();
+    let mut lines = [Line::new(simd, false, 0.0); N];
     for turn in 0..n_turns {
         let (param, grad) = (&mut params[turn], &grads[turn]);
         ahead.param.ask(turn, size_of::<[E; TURN]>());
@@ -366,7 +368,8 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
             } else if QUANTIZED && D::IN_LOOP {
                 ahead.states[i].ask(turn, TURN);
                 if block_is_new {
-                    scales[i] = simd.splat(states[i].scales[peaks.n_blocks]);
+                    let largest = states[i].scales[peaks.n_blocks] * decays[i] as f32;
+                    lines[i] = Line::new(simd, R::STATES[i].kind == Kind::Signed, largest);
                 }
             }
         });
@@ -386,17 +389,18 @@ fn update_turns<S, R, E, D, const N: usize, const QUANTIZED: bool, const MEASURE
                             E::load(simd, &state.copy[turn][group], at)
                         }
                         (_, false) => {
-                            let full = &state.full[turn][group];
-                            E::Compute::load(simd, full, at)
+                            let full = E::Compute::load(simd, &state.full[turn][group], at);
+                            full * full.like(decays[i])
                         }
                         (_, true) => {
                             let value = if D::IN_LOOP {
                                 let signed = R::STATES[i].kind == Kind::Signed;
-                                decoding.value(simd, signed, scales[i], &state.codes[turn][group], at)
+                                decoding.value(simd, signed, lines[i], &state.codes[turn][group], at)
                             } else {
                                 simd.load(&state.fresh[turn][group].0, at)
                             };
-                            E::Compute::from_f32(simd, value)
+                            let value = E::Compute::from_f32(simd, value);
+                            if E::Compute::IS_WIDE { value * value.like(decays[i]) } else { value }
                         }
                     };
                 });

@@ -7,7 +7,7 @@
 use crate::block::padded;
 use crate::element::Element;
 use crate::layout::Layout;
-use crate::rounding::{Stream, ThresholdLanes};
+use crate::rounding::{Noise, Stream, ThresholdLanes};
 use crate::simd::{GROUP, Kernel, Level, Simd, vectors};
 use core::ops::Range;
 
@@ -61,6 +61,9 @@ pub(crate) fn round<E: Element>(
     level.run(Round { from, to, layout, blocks, stream });
 }
 
+/// In units of 2^-32, of which [`Element::store_stochastically`] takes as many bits as it drops.
+static NOISE: Noise = Noise::new(u32::BITS, 0);
+
 struct Round<'a, E: Element> {
     from: &'a [E::Compute],
     to: &'a mut [E],
@@ -78,7 +81,7 @@ impl<E: Element> Kernel for Round<'_, E> {
         for block in self.blocks {
             let elements = self.layout.block(block);
             let elements = elements.start - origin..elements.end - origin;
-            let thresholds = self.stream.map(|stream| stream.block(block).lanes(simd));
+            let thresholds = self.stream.map(|stream| stream.block(block).lanes(simd, &NOISE));
             let (from, from_rest) = self.from[elements.clone()].as_chunks();
             let (to, to_rest) = self.to[elements].as_chunks_mut();
             for (group, (from, to)) in from.iter().zip(to).enumerate() {

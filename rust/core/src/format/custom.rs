@@ -5,8 +5,11 @@
 //! `grid.rs`.
 
 use super::{Codebook, EncodeBlocks, Format};
-use crate::rounding::Rounding;
+use crate::rounding::{Noise, Rounding};
 use crate::simd::{GROUP, Level, Scalar};
+
+/// Thresholds in the units of a float32's fraction.
+static NOISE: Noise = Noise::new(f32::MANTISSA_DIGITS, 0);
 
 /// The codec of two tables.
 pub(super) struct Custom {
@@ -33,7 +36,7 @@ impl Format for Custom {
             // Thresholds come as vectors; those of the reference are numbers.
             let thresholds = match blocks.rounding {
                 Rounding::Stochastic { stream, first_block } => {
-                    Some(stream.block(first_block + block).lanes(Scalar))
+                    Some(stream.block(first_block + block).lanes(Scalar, &NOISE))
                 }
                 Rounding::Nearest => None,
             };
@@ -60,6 +63,6 @@ fn nearest_or_threshold(codebook: &Codebook, value: f32, threshold: Option<i32>)
     let lower = upper.saturating_sub(1);
     let step = values[upper] - values[lower];
     let fraction = if step > 0.0 { (value - values[lower]) / step } else { 1.0 };
-    let threshold = threshold.map_or(0.5, |t| (t as u32 >> 8) as f32 / (1 << 24) as f32);
+    let threshold = threshold.map_or(0.5, |t| t as f32 / (1 << f32::MANTISSA_DIGITS) as f32);
     if fraction + threshold >= 1.0 { upper as u8 } else { lower as u8 }
 }

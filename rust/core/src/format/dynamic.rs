@@ -30,7 +30,7 @@
 
 use super::grid::{FRACTION_BITS, Grid, ONE};
 use crate::real::Real;
-use crate::simd::{Simd, opaque};
+use crate::simd::{Packing, Simd, opaque};
 
 #[path = "dynamic_tables.rs"]
 mod tables;
@@ -202,6 +202,9 @@ impl Grid for Dynamic {
         i16::from(!signed)
     }
 
+    // Positions begin at level 1.
+    const POSITIVE: Packing = Packing::UnlessZero;
+
     type Constants<S: Simd> = Lines<S>;
 
     #[inline(always)]
@@ -238,7 +241,6 @@ impl Grid for Dynamic {
         value: S::F32,
         factor: S::F32,
     ) -> S::I32 {
-        let threshold = simd.shift_right::<{ u32::BITS - FRACTION_BITS }>(threshold);
         let level = simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold));
         if !SIGNED {
             return level;

@@ -27,7 +27,7 @@
 use super::{
     Codebook, DecodeBlocks, Decoder, ENCODING_ASKS, EncodeBlocks, Format, LookUp, decode_blocks,
 };
-use crate::rounding::{Rounding, ThresholdLanes, Thresholds};
+use crate::rounding::{Noise, Rounding, ThresholdLanes, Thresholds};
 use crate::simd::{
     Aligned, GROUP, Kernel, Level, PAIR, Packing, Pair, Simd, Table, pairs_mut, vectors,
 };
@@ -47,6 +47,9 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
     /// Whether the highest bit of a signed code is its sign. Otherwise codes go up with values.
     const SIGN_BIT: bool = false;
 
+    /// How levels of values that are not negative become codes, if they are rounded stochastically.
+    const POSITIVE: Packing = Packing::Above;
+
     /// The level of zero, as levels may be counted from any number up. What is below it is taken for it.
     fn zero(_signed: bool) -> i16 {
         0
@@ -60,7 +63,7 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
     fn constants<S: Simd>(simd: S, signed: bool, nearest: bool) -> Self::Constants<S>;
 
     /// What the factor, which else would make the largest value of a block 1, makes of it. No more than 2.
-    fn largest(_signed: bool, _nearest: bool) -> f32 {
+    fn largest(_signed: bool) -> f32 {
         1.0
     }
 
@@ -76,8 +79,14 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
     /// Whether [`FromBits`](super::FromBits) decodes it.
     const FROM_BITS: bool = false;
 
-    /// One of the two levels around the position of values: the upper one, where a threshold, in units of
-    /// 2^-32, takes the fraction to one.
+    /// What thresholds are made of, in the units of positions.
+    fn noise(_signed: bool) -> &'static Noise {
+        static NOISE: Noise = Noise::new(FRACTION_BITS, 0);
+        &NOISE
+    }
+
+    /// One of the two levels around the position of values: the upper one, where a threshold takes the
+    /// fraction to one.
     #[inline(always)]
     fn at_random<S: Simd, const SIGNED: bool>(
         simd: S,
@@ -86,7 +95,6 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
         _value: S::F32,
         _factor: S::F32,
     ) -> S::I32 {
-        let threshold = simd.shift_right::<{ u32::BITS - FRACTION_BITS }>(threshold);
         simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold))
     }
 
@@ -196,7 +204,7 @@ impl<G: Grid, const SIGNED: bool, const NEAREST: bool> Kernel
             simd,
             constants: G::constants(simd, SIGNED, NEAREST),
             factor: simd.splat(0.0),
-            thresholds: Thresholds::default().lanes(simd),
+            thresholds: Thresholds::default().lanes(simd, G::noise(SIGNED)),
         };
         let log_pairs = block_size.div_ceil(PAIR).ilog2();
         let (whole, rest) = codes.as_chunks_mut::<PAIR>();
@@ -237,9 +245,10 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
     ) -> usize {
         let (block, within) = (pair >> log_pairs, pair & ((1 << log_pairs) - 1));
         if within == 0 {
-            self.factor = self.simd.splat(inverse_scales[block] * G::largest(SIGNED, NEAREST));
+            self.factor = self.simd.splat(inverse_scales[block] * G::largest(SIGNED));
             if let (false, Rounding::Stochastic { stream, first_block }) = (NEAREST, rounding) {
-                self.thresholds = stream.block(first_block + block).lanes(self.simd);
+                let thresholds = stream.block(first_block + block);
+                self.thresholds = thresholds.lanes(self.simd, G::noise(SIGNED));
             }
         }
         within
@@ -276,7 +285,7 @@ impl<S: Simd, G: Grid, const SIGNED: bool, const NEAREST: bool> Encoder<S, G, SI
             (true, _) if G::SIGN_BIT => Packing::SignBit,
             (true, _) => Packing::AroundZero,
             (false, true) => Packing::Level,
-            (false, false) => Packing::Positive,
+            (false, false) => G::POSITIVE,
         };
         simd.store_codes(packing, &levels, G::zero(SIGNED), values, codes);
     }

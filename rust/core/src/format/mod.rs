@@ -4,8 +4,9 @@
 //! index into a codebook of 256 values. What is stored means exactly `codebook[code] * scale`
 //! in float32, whatever the codec. So all of them can be decoded by a table lookup, and a codec is a
 //! codebook with a way to find the code of a value. Two ways exist: [`grid`] for codecs whose code is
-//! a formula of the value, [`custom`] for any table at all. Where the value is a formula of the code too,
-//! to the bit, a codec may decode by it.
+//! a formula of the value, [`custom`] for any table at all. An update multiplies what it decodes by a decay,
+//! and may have it some roundings off: for that, where the value is a formula of the code too, a codec may
+//! use it, and have one multiplication for all that there is to multiply.
 
 mod codebook;
 mod custom;
@@ -18,7 +19,7 @@ mod root;
 mod tests;
 
 pub use codebook::Codebook;
-pub(crate) use minifloat::FromBits;
+pub(crate) use minifloat::{FromBits, Line};
 
 use crate::error::{Error, Result};
 use crate::rounding::Rounding;
@@ -30,7 +31,7 @@ use std::sync::{Arc, LazyLock};
 pub(crate) trait Format: Send + Sync {
     /// The values that codes stand for.
     fn codebook(&self, signed: bool) -> &Codebook;
-    /// Decodes blocks: the values of their codes times their scales.
+    /// Decodes blocks for an update.
     fn decode(&self, level: Level, blocks: &mut DecodeBlocks<'_>) {
         level.run(LookUpBlocks { table: self.codebook(blocks.signed).table(), blocks });
     }
@@ -50,6 +51,9 @@ pub(crate) struct DecodeBlocks<'a> {
     pub(crate) block_size: usize,
     /// What the values of the codes of each block are multiplied by.
     pub(crate) scales: &'a [f32],
+    /// What they are multiplied by besides for an update, which takes what is some roundings off. Without,
+    /// they are exactly what is stored.
+    pub(crate) decay: Option<f32>,
     /// Where the values go; as many or more.
     pub(crate) values: &'a mut [Pair<f32>],
     /// Which of the codec's codebooks.
@@ -81,8 +85,14 @@ pub(crate) const ENCODING_ASKS: usize = 128;
 
 /// How codes become values.
 pub(crate) trait Decoder<S: Simd>: Copy {
-    /// The values of two groups of codes, times a scale.
-    fn decode(self, simd: S, scale: S::F32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>);
+    /// What a block is decoded with.
+    type Factor: Copy;
+
+    /// That of a block whose values are multiplied by `factor`.
+    fn factor(self, simd: S, factor: f32) -> Self::Factor;
+
+    /// The values of two groups of codes.
+    fn decode(self, simd: S, factor: Self::Factor, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>);
 }
 
 /// By a table, which every codec has.
@@ -90,20 +100,28 @@ pub(crate) trait Decoder<S: Simd>: Copy {
 struct LookUp<'a>(&'a Table);
 
 impl<S: Simd> Decoder<S> for LookUp<'_> {
+    type Factor = S::F32;
+
     #[inline(always)]
-    fn decode(self, simd: S, scale: S::F32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>) {
-        simd.decode(self.0, scale, codes, to);
+    fn factor(self, simd: S, factor: f32) -> S::F32 {
+        simd.splat(factor)
+    }
+
+    #[inline(always)]
+    fn decode(self, simd: S, factor: S::F32, codes: &[[u8; GROUP]; 2], to: &mut Pair<f32>) {
+        simd.decode(self.0, factor, codes, to);
     }
 }
 
 /// Decodes blocks with a decoder.
 #[inline(always)]
 fn decode_blocks<S: Simd>(simd: S, decoder: impl Decoder<S>, blocks: &mut DecodeBlocks<'_>) {
-    let DecodeBlocks { codes, block_size, scales, values, ahead, .. } = blocks;
-    let log_pairs = block_size.div_ceil(PAIR).ilog2();
+    let DecodeBlocks { codes, block_size, scales, decay, values, ahead, .. } = blocks;
+    let (log_pairs, decay) = (block_size.div_ceil(PAIR).ilog2(), decay.unwrap_or(1.0));
     for (pair, (codes, values)) in codes.iter().zip(&mut **values).enumerate() {
         ahead.ask(pair, PAIR);
-        decoder.decode(simd, simd.splat(scales[pair >> log_pairs]), codes, values);
+        let factor = decoder.factor(simd, scales[pair >> log_pairs] * decay);
+        decoder.decode(simd, factor, codes, values);
     }
 }
 
@@ -199,7 +217,11 @@ impl Codec {
     // to reach the cache.
     #[inline]
     pub(crate) fn decode(&self, level: Level, mut blocks: DecodeBlocks<'_>) {
-        self.format.decode(level, &mut blocks);
+        let (table, blocks) = (self.codebook(blocks.signed).table(), &mut blocks);
+        match blocks.decay {
+            None => level.run(LookUpBlocks { table, blocks }),
+            Some(_) => self.format.decode(level, blocks),
+        }
     }
 
     /// Whether [`FromBits`] decodes it.

@@ -42,15 +42,21 @@ impl Job<'_> {
     /// Where a block and what follows it lie. Tensors that the job does not have are nowhere.
     fn place<const N: usize>(&self, block: usize) -> Next<N> {
         let element = self.layout.block(block).start;
-        // Scales are fewer, but where there is one element.
-        let has_all = |state: &&Flat| state.n_elements == self.layout.n_elements();
-        let mut states = self.states.iter().filter(has_all);
-        let mut next_state = || states.next().map(|state| state.address_of(element));
-        Next {
-            param: self.param.address_of(element),
-            grad: self.grad.address_of(element),
-            states: core::array::from_fn(|_| next_state().unwrap_or(core::ptr::null())),
+        let (mut states, mut scales) = ([core::ptr::null(); N], [core::ptr::null(); N]);
+        let (mut states_left, mut scales_left) = (states.iter_mut(), scales.iter_mut());
+        for flat in self.states {
+            // Scales are fewer than elements, but where there is one.
+            let (left, at) = if flat.n_elements == self.layout.n_elements() {
+                (&mut states_left, element)
+            } else {
+                (&mut scales_left, block)
+            };
+            if let Some(address) = left.next() {
+                *address = flat.address_of(at);
+            }
         }
+        let (param, grad) = (self.param.address_of(element), self.grad.address_of(element));
+        Next { param, grad, states, scales }
     }
 }
 

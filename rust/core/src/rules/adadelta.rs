@@ -1,7 +1,7 @@
 //! Adadelta (Zeiler 2012, algorithm 1), as `torch.optim.Adadelta` defines it.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State, average_square, named};
+use crate::rule::{Descent, Rule, State, average_square_on, named};
 
 /// Adadelta.
 #[derive(Clone, Copy)]
@@ -22,12 +22,17 @@ impl Rule<2> for Adadelta {
     }
 
     #[inline(always)]
+    fn decays(&self) -> [f64; 2] {
+        [self.rho, 1.0]
+    }
+
+    #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [square, deltas]: [T; 2]) -> (T, [T; 2]) {
         let grad = self.descent.gradient(param, grad);
-        let square = average_square(square, self.rho, grad);
+        let square = average_square_on(square, self.rho, grad);
         let eps = param.like(self.eps);
         let delta = (deltas + eps).sqrt() / (square + eps).sqrt() * grad;
-        let deltas = average_square(deltas, self.rho, delta);
+        let deltas = average_square_on(deltas * deltas.like(self.rho), self.rho, delta);
         (delta.mul_add(param.like(-self.lr), param), [square, deltas])
     }
 }

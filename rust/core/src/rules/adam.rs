@@ -2,7 +2,7 @@
 //! `torch.optim.Adam` and `torch.optim.AdamW` define them; AMSGrad (Reddi et al. 2018) too.
 
 use crate::real::Real;
-use crate::rule::{Rule, State, decayed, direction, named, share_so_far};
+use crate::rule::{Rule, State, average_square_on, decayed, direction, named, share_so_far};
 
 /// Adam; with weight decay in the gradient, or `DECOUPLED` from it as in AdamW.
 #[derive(Clone, Copy)]
@@ -30,10 +30,8 @@ impl<const DECOUPLED: bool> Adam<DECOUPLED> {
         } else {
             (decayed(grad * grad.like(self.direction), param, self.weight_decay), 1.0)
         };
-        let fresh = grad * grad.like((1.0 - self.beta1) * direction);
-        let m = m.mul_add(m.like(self.beta1), fresh);
-        let v = v.mul_add(v.like(self.beta2), grad * grad.like(1.0 - self.beta2) * grad);
-        [m, v]
+        let m = grad.mul_add(grad.like((1.0 - self.beta1) * direction), m);
+        [m, average_square_on(v, self.beta2, grad)]
     }
 
     #[inline(always)]
@@ -65,6 +63,11 @@ impl<const DECOUPLED: bool> Rule<2> for Adam<DECOUPLED> {
     }
 
     #[inline(always)]
+    fn decays(&self) -> [f64; 2] {
+        [self.beta1, self.beta2]
+    }
+
+    #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, state: [T; 2]) -> (T, [T; 2]) {
         let [m, v] = self.moments(param, grad, state);
         (self.descend(param, m, v), [m, v])
@@ -85,6 +88,11 @@ impl<const DECOUPLED: bool> Rule<3> for AdamAmsgrad<DECOUPLED> {
 
     fn new(hyper: &[f64], step: f64) -> Self {
         Self(Adam::new(hyper, step))
+    }
+
+    #[inline(always)]
+    fn decays(&self) -> [f64; 3] {
+        [self.0.beta1, self.0.beta2, 1.0]
     }
 
     #[inline(always)]

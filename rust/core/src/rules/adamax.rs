@@ -1,7 +1,7 @@
 //! Adamax (Kingma and Ba 2015, algorithm 2), as `torch.optim.Adamax` defines it.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State, average, named, share_so_far};
+use crate::rule::{Descent, Rule, State, average_on, named, share_so_far};
 
 /// Adamax.
 #[derive(Clone, Copy)]
@@ -42,10 +42,15 @@ impl Rule<2> for Adamax {
     }
 
     #[inline(always)]
+    fn decays(&self) -> [f64; 2] {
+        [self.beta1, self.beta2]
+    }
+
+    #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [m, u]: [T; 2]) -> (T, [T; 2]) {
         let grad = self.descent.gradient(param, grad);
-        let m = average(m, self.beta1, grad);
-        let u = (u * u.like(self.beta2)).max(grad.abs() + u.like(self.eps));
+        let m = average_on(m, self.beta1, grad);
+        let u = u.max(grad.abs() + u.like(self.eps));
         let m = self.most.map_or(m, |most| {
             let most = u * u.like(most);
             most.negated().max(most.min(m)) // a NaN stays

@@ -2,7 +2,7 @@
 //! first moment that remembers for much longer.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State, average, average_square, named, share_so_far};
+use crate::rule::{Descent, Rule, State, average_on, average_square_on, named, share_so_far};
 
 /// AdEMAMix.
 #[derive(Clone, Copy)]
@@ -64,11 +64,16 @@ impl Rule<3> for AdEmaMix {
     }
 
     #[inline(always)]
+    fn decays(&self) -> [f64; 3] {
+        [self.beta1, self.beta3, self.beta2]
+    }
+
+    #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [fast, slow, v]: [T; 3]) -> (T, [T; 3]) {
         let grad = self.descent.gradient(param, grad);
-        let fast = average(fast, self.beta1, grad);
-        let slow = average(slow, self.beta3, grad);
-        let v = average_square(v, self.beta2, grad);
+        let fast = average_on(fast, self.beta1, grad);
+        let slow = average_on(slow, self.beta3, grad);
+        let v = average_square_on(v, self.beta2, grad);
         let mixed = fast.mul_add(v.like(self.debias1), slow * v.like(self.alpha));
         let denominator = v.sqrt().mul_add(v.like(self.debias2), v.like(self.eps));
         let param = self.descent.shrunk(param);

@@ -2,7 +2,7 @@
 //! as the tensor is large.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State, average_square, decayed, named, share_so_far};
+use crate::rule::{Descent, Rule, State, average_square_on, decayed, named, share_so_far};
 
 /// LAMB.
 #[derive(Clone, Copy)]
@@ -32,8 +32,8 @@ impl Lamb {
     #[inline(always)]
     fn moments<T: Real>(&self, param: T, grad: T, [m, v]: [T; 2]) -> [T; 2] {
         let grad = self.descent.gradient(param, grad) * grad.like(self.grad_scale);
-        let m = m.mul_add(m.like(self.beta1), grad * grad.like(self.fresh));
-        [m, average_square(v, self.beta2, grad)]
+        let m = grad.mul_add(grad.like(self.fresh), m);
+        [m, average_square_on(v, self.beta2, grad)]
     }
 
     /// Adam's step, with weight decay.
@@ -89,6 +89,11 @@ impl Rule<2> for Lamb {
             step_size: lr,
             descent: Descent::new(lr, 0.0, false, maximize),
         }
+    }
+
+    #[inline(always)]
+    fn decays(&self) -> [f64; 2] {
+        [self.beta1, self.beta2]
     }
 
     #[inline(always)]

@@ -101,6 +101,11 @@ impl Rule<1> for LarsMomentum {
     }
 
     #[inline(always)]
+    fn decays(&self) -> [f64; 1] {
+        [self.momentum.momentum]
+    }
+
+    #[inline(always)]
     fn terms<T: Real>(&self, param: T, grad: T, _: [T; 1]) -> [T; 2] {
         self.lars.terms(param, grad, [])
     }

@@ -2,7 +2,7 @@
 //! it.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State, average, average_square, named, share_so_far};
+use crate::rule::{Descent, Rule, State, average_on, average_square_on, named, share_so_far};
 
 /// NAdam.
 #[derive(Clone, Copy)]
@@ -60,10 +60,15 @@ impl Rule<2> for NAdam {
     }
 
     #[inline(always)]
+    fn decays(&self) -> [f64; 2] {
+        [self.beta1, self.beta2]
+    }
+
+    #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [m, v]: [T; 2]) -> (T, [T; 2]) {
         let grad = self.descent.gradient(param, grad);
-        let m = average(m, self.beta1, grad);
-        let v = average_square(v, self.beta2, grad);
+        let m = average_on(m, self.beta1, grad);
+        let v = average_square_on(v, self.beta2, grad);
         let denominator = v.sqrt().mul_add(v.like(self.debias2), v.like(self.eps));
         let [of_grad, of_m] = self.factors.map(|factor| v.like(factor));
         let step = grad.mul_add(of_grad, m * of_m) / denominator;

@@ -1,7 +1,7 @@
 //! RAdam (Liu et al. 2020, arXiv 1908.03265, algorithm 2), as `torch.optim.RAdam` defines it.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State, average, average_square, named, share_so_far};
+use crate::rule::{Descent, Rule, State, average_on, average_square_on, named, share_so_far};
 
 /// RAdam.
 #[derive(Clone, Copy)]
@@ -42,10 +42,15 @@ impl Rule<2> for RAdam {
     }
 
     #[inline(always)]
+    fn decays(&self) -> [f64; 2] {
+        [self.beta1, self.beta2]
+    }
+
+    #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [m, v]: [T; 2]) -> (T, [T; 2]) {
         let grad = self.descent.gradient(param, grad);
-        let m = average(m, self.beta1, grad);
-        let v = average_square(v, self.beta2, grad);
+        let m = average_on(m, self.beta1, grad);
+        let v = average_square_on(v, self.beta2, grad);
         let step = if self.adaptive { m / (v.sqrt() + v.like(self.eps)) } else { m };
         (step.mul_add(v.like(-self.step_size), self.descent.shrunk(param)), [m, v])
     }

@@ -2,7 +2,7 @@
 //! equations 38 to 45) and with momentum, as `torch.optim.RMSprop` defines them.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State, average, average_square, named};
+use crate::rule::{Descent, Rule, State, average, average_square_on, named};
 
 /// Variances below this share of the square are not trusted where averages are quantized: they are
 /// a difference of two numbers that are known to a hundredth.
@@ -60,9 +60,14 @@ impl Rule<1> for RmsProp {
     }
 
     #[inline(always)]
+    fn decays(&self) -> [f64; 1] {
+        [self.alpha]
+    }
+
+    #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [square]: [T; 1]) -> (T, [T; 1]) {
         let grad = self.descent.gradient(param, grad);
-        let square = average_square(square, self.alpha, grad);
+        let square = average_square_on(square, self.alpha, grad);
         (self.descend(param, self.normalized(grad, square)), [square])
     }
 }
@@ -84,9 +89,14 @@ impl Rule<2> for RmsPropMomentum {
     }
 
     #[inline(always)]
+    fn decays(&self) -> [f64; 2] {
+        [self.0.alpha, 1.0]
+    }
+
+    #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [square, buffer]: [T; 2]) -> (T, [T; 2]) {
         let grad = self.0.descent.gradient(param, grad);
-        let square = average_square(square, self.0.alpha, grad);
+        let square = average_square_on(square, self.0.alpha, grad);
         let buffer = self.0.accelerated(buffer, self.0.normalized(grad, square));
         (self.0.descend(param, buffer), [square, buffer])
     }
@@ -109,9 +119,14 @@ impl Rule<2> for RmsPropCentered {
     }
 
     #[inline(always)]
+    fn decays(&self) -> [f64; 2] {
+        [self.0.alpha, 1.0]
+    }
+
+    #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [square, mean]: [T; 2]) -> (T, [T; 2]) {
         let grad = self.0.descent.gradient(param, grad);
-        let square = average_square(square, self.0.alpha, grad);
+        let square = average_square_on(square, self.0.alpha, grad);
         let mean = average(mean, self.0.alpha, grad);
         let step = self.0.normalized(grad, self.0.variance(square, mean));
         (self.0.descend(param, step), [square, mean])
@@ -139,9 +154,14 @@ impl Rule<3> for RmsPropCenteredMomentum {
     }
 
     #[inline(always)]
+    fn decays(&self) -> [f64; 3] {
+        [self.0.alpha, 1.0, 1.0]
+    }
+
+    #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [square, buffer, mean]: [T; 3]) -> (T, [T; 3]) {
         let grad = self.0.descent.gradient(param, grad);
-        let square = average_square(square, self.0.alpha, grad);
+        let square = average_square_on(square, self.0.alpha, grad);
         let mean = average(mean, self.0.alpha, grad);
         let step = self.0.normalized(grad, self.0.variance(square, mean));
         let buffer = self.0.accelerated(buffer, step);

@@ -9,7 +9,7 @@
 //! ```
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State, average_square, decayed, lerp, named, share_so_far};
+use crate::rule::{Descent, Rule, State, average_square_on, decayed, lerp, named, share_so_far};
 
 /// Schedule-Free AdamW.
 #[derive(Clone, Copy)]
@@ -69,9 +69,14 @@ impl Rule<2> for ScheduleFree {
     }
 
     #[inline(always)]
+    fn decays(&self) -> [f64; 2] {
+        [1.0, self.beta2]
+    }
+
+    #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [z, v]: [T; 2]) -> (T, [T; 2]) {
         let grad = self.descent.gradient(param, grad);
-        let v = average_square(v, self.beta2, grad);
+        let v = average_square_on(v, self.beta2, grad);
         let step = grad / (v.sqrt() + v.like(self.eps));
         let step = decayed(step, param, self.weight_decay);
         let back = -self.rate * (1.0 - self.beta1 * (1.0 - self.share));

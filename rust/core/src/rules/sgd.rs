@@ -53,6 +53,11 @@ impl Rule<1> for SgdMomentum {
     }
 
     #[inline(always)]
+    fn decays(&self) -> [f64; 1] {
+        [self.momentum.momentum]
+    }
+
+    #[inline(always)]
     fn update<T: Real>(&self, param: T, grad: T, [buffer]: [T; 1]) -> (T, [T; 1]) {
         let Sgd { lr, descent } = self.sgd;
         let [step, buffer] = self.momentum.apply(buffer, descent.gradient(param, grad));
@@ -63,7 +68,7 @@ impl Rule<1> for SgdMomentum {
 /// torch's momentum: a sum of gradients that decays.
 #[derive(Clone, Copy)]
 pub(super) struct Momentum {
-    momentum: f64,
+    pub(super) momentum: f64,
     /// The factor of a new gradient: `1 - dampening`, but 1 at the first step.
     fresh: f64,
     nesterov: bool,
@@ -77,11 +82,11 @@ impl Momentum {
         Self { momentum, fresh, nesterov: nesterov != 0.0 }
     }
 
-    /// What to step by, and the new buffer.
+    /// What to step by, and the new buffer, from what it was, decayed.
     #[inline(always)]
-    pub(super) fn apply<T: Real>(&self, buffer: T, grad: T) -> [T; 2] {
+    pub(super) fn apply<T: Real>(&self, decayed: T, grad: T) -> [T; 2] {
+        let buffer = grad.mul_add(grad.like(self.fresh), decayed);
         let momentum = buffer.like(self.momentum);
-        let buffer = buffer.mul_add(momentum, grad * grad.like(self.fresh));
         [if self.nesterov { buffer.mul_add(momentum, grad) } else { buffer }, buffer]
     }
 }

@@ -2,7 +2,7 @@
 //! are shortened while its second moments lag behind its gradients.
 
 use crate::real::Real;
-use crate::rule::{Descent, Rule, State, average, average_square, named};
+use crate::rule::{Descent, Rule, State, average_on, average_square_on, named};
 
 /// StableAdamW.
 #[derive(Clone, Copy)]
@@ -22,7 +22,7 @@ impl StableAdamW {
     #[inline(always)]
     fn moments<T: Real>(&self, param: T, grad: T, [m, v]: [T; 2]) -> [T; 2] {
         let grad = self.descent.gradient(param, grad);
-        [average(m, self.beta1, grad), average_square(v, self.beta2, grad)]
+        [average_on(m, self.beta1, grad), average_square_on(v, self.beta2, grad)]
     }
 }
 
@@ -48,6 +48,11 @@ impl Rule<2> for StableAdamW {
             maximize,
             descent: Descent::new(lr, weight_decay, true, maximize),
         }
+    }
+
+    #[inline(always)]
+    fn decays(&self) -> [f64; 2] {
+        [self.beta1, self.beta2]
     }
 
     #[inline(always)]

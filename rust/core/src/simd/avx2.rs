@@ -3,11 +3,11 @@
 //! Almost every method is a wrapper of one to four intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx2::detect`] has found the features.
 //!
-//! **The budget.** The loops of a step of AdamW have, for 8 elements, 61 instructions with the codec
-//! `minifloat` (16 decode both states, 19 update, 26 encode both) and 147 with `dynamic` (59, 19, 69); where
+//! **The budget.** The loops of a step of AdamW have, for 8 elements, 58 instructions with the codec
+//! `minifloat` (16 decode both states, 18 update, 24 encode both) and some 143 with `dynamic`; where
 //! batches and blocks of 256 begin and end are some five more. A core of Zen 3 starts six in a cycle, and
 //! three for each of two threads that share it, as on rented machines: there a step took 29 and 52 cycles
-//! in the cache (`cargo bench -p optim8-core`) when there were eleven more of them, 9 cycles to update, as
+//! in the cache (`cargo bench -p optim8-core`) when there were 14 more of them, 9 cycles to update, as
 //! long as the divider is busy. So it is the number of instructions that counts, those that only load or
 //! jump included: a quicker instruction to spread codes, which needs a load of its own, is no gain, and
 //! neither is decoding beside the divisions, since constants then have to be loaded for each vector.
@@ -118,6 +118,12 @@ impl Avx2 {
     fn pack_signs(self, values: &[f32; GROUP]) -> __m256i {
         let [a, b, c, d] = core::array::from_fn(|at| self.bits(self.load(values, at)).0);
         avx2!(_mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d)))
+    }
+
+    /// Whether no byte is 0.
+    #[inline(always)]
+    fn all_bytes(self, bytes: __m256i) -> bool {
+        avx2!(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())) == 0)
     }
 
     /// Writes what has been packed.
@@ -311,9 +317,14 @@ impl Simd for Avx2 {
                 let level = _mm256_packus_epi16(ab, cd);
                 match packing {
                     Packing::Level => level,
-                    Packing::Positive => {
+                    Packing::UnlessZero => {
                         let none = _mm256_cmpeq_epi8(signs, _mm256_setzero_si256());
-                        _mm256_andnot_si256(none, _mm256_max_epu8(level, _mm256_set1_epi8(1)))
+                        _mm256_andnot_si256(none, level)
+                    }
+                    // Seldom is a second moment so far below the largest one of its block.
+                    Packing::Above if self.all_bytes(level) => level,
+                    Packing::Above => {
+                        _mm256_max_epu8(level, _mm256_min_epu8(signs, _mm256_set1_epi8(1)))
                     }
                     Packing::AroundZero => {
                         let zero = _mm256_set1_epi8(ZERO_CODE as i8);
@@ -370,8 +381,11 @@ impl Simd for Avx2 {
         }))
     }
     #[inline(always)]
-    fn minus_where_negative(self, of: I32x8, value: F32x8, minus: F32x8) -> F32x8 {
-        F32x8(avx2!(_mm256_blendv_ps(value.0, minus.0, _mm256_castsi256_ps(of.0))))
+    fn minus_where_negative(self, of: I32x8, value: F32x8) -> F32x8 {
+        F32x8(avx2!({
+            let sign = _mm256_and_ps(_mm256_castsi256_ps(of.0), _mm256_set1_ps(-0.0));
+            _mm256_xor_ps(value.0, sign)
+        }))
     }
 
     #[inline(always)]

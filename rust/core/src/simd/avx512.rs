@@ -4,11 +4,11 @@
 //! Every method but `decode` is a wrapper of a few intrinsics. They are sound because a vector or a token
 //! of this file exists only where [`Avx512::detect`] has found the features.
 //!
-//! **The budget.** A step of AdamW has, for 64 elements, 161 vector operations with the codec `minifloat`
-//! (44 decode both states, 52 update, 65 encode both) and some 320 with `dynamic`. Of the 52, four are
+//! **The budget.** A step of AdamW has, for 64 elements, 129 vector operations with the codec `minifloat`
+//! (36 decode both states, 44 update, 49 encode both) and some 290 with `dynamic`. Of the 44, four are
 //! square roots and four divisions, which have a unit of their own.
 //!
-//! A Xeon (Emerald Rapids) has two units for the rest. With 22 operations more than today, it took, in the
+//! A Xeon (Emerald Rapids) has two units for the rest. With 54 operations more than today, it took, in the
 //! cache, 96 cycles in which codes were decoded and parameters updated, for 24 of them a vector in the
 //! divider; some 40 in which states were encoded; and 20 where batches began and ended. Tried there without
 //! gain: to encode a block beside the update of the next one, turn by turn or in one piece; to place the
@@ -17,13 +17,11 @@
 //! the cache, nothing from memory, and every rule would be in two parts. Square roots by an approximation
 //! and Newton's steps, exact for every mantissa: nothing, as the two units are as busy then.
 //!
-//! A Zen 5 has four units, but two for most kinds of operations, and its divider takes 7 cycles a vector. It
-//! needs 38 cycles for the update with decoding and 22 for encoding, about three operations a cycle: as the
-//! units are never evenly loaded, each operation less of a vector saves two cycles of those, whichever it
-//! is, and even all roots and divisions together take but four. So what counts is how many there are. Tried
-//! without gain: roots and divisions beside encoding; two or four vectors at each step of the formula. Left
-//! out: a scale could be multiplied into the codec's unit once a block (two operations less of a vector, 3 %
-//! of the time), but what is stored would no longer be exactly a value of the codebook times a scale.
+//! A Zen 5 has four units. With all it needs in the first-level cache, its loops take 30 cycles for the update
+//! with decoding, in which the divider is busy (25 without roots and divisions), and 7 and 8 to encode the
+//! states. A step takes 64: the rest is what a batch costs to begin and to end, and what waits for the
+//! second-level cache. Tried without gain: roots and divisions beside encoding; two or four vectors at each
+//! step of the formula; packing by `vpmultishiftqb`, of whose masks the compiler makes instructions of their own.
 
 use super::{F64Lanes, GROUP, Kernel, Packing, Pair, Simd, Table, ZERO_CODE};
 use crate::real::Real;
@@ -362,9 +360,14 @@ impl Simd for Avx512 {
             let level = _mm512_packus_epi16(ab, cd);
             match packing {
                 Packing::Level => level,
-                Packing::Positive => {
+                Packing::UnlessZero => {
+                    _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(signs, signs), level)
+                }
+                // Seldom is a second moment so far below the largest one of its block.
+                Packing::Above if _mm512_testn_epi8_mask(level, level) == 0 => level,
+                Packing::Above => {
                     let above = _mm512_test_epi8_mask(signs, signs);
-                    _mm512_maskz_max_epu8(above, level, _mm512_set1_epi8(1))
+                    _mm512_mask_max_epu8(level, above, level, _mm512_set1_epi8(1))
                 }
                 Packing::AroundZero => {
                     let zero = _mm512_set1_epi8(ZERO_CODE as i8);
@@ -427,7 +430,7 @@ impl Simd for Avx512 {
         }))
     }
     #[inline(always)]
-    fn minus_where_negative(self, of: I32x16, value: F32x16, _minus: F32x16) -> F32x16 {
+    fn minus_where_negative(self, of: I32x16, value: F32x16) -> F32x16 {
         F32x16(avx512!({
             // value ^ of & sign
             let (value, sign) = (_mm512_castps_si512(value.0), _mm512_set1_epi32(i32::MIN));

@@ -78,8 +78,10 @@ pub(crate) const ZERO_CODE: u8 = 127;
 pub(crate) enum Packing {
     /// The level, from 0 to 255.
     Level,
-    /// The same, where no value is negative: but the code of zero is 0, and that of any other at least 1.
-    Positive,
+    /// The same, where no value is negative: but the code of zero is 0.
+    UnlessZero,
+    /// The same, where no value is negative, and the level of zero is 0: but the code of any other is at least 1.
+    Above,
     /// From [`ZERO_CODE`] up by the level, or down where the sign bit of the value is set, to 255 or 0 at most.
     AroundZero,
     /// The level, which is not negative, up to 127; the highest bit is the sign bit of the value.
@@ -221,9 +223,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn to_f32(self, value: Self::I32) -> Self::F32;
     /// `value` where `a > b`, otherwise 0.
     fn keep_where_greater(self, value: Self::I32, a: Self::F32, b: Self::F32) -> Self::I32;
-    /// `minus`, which is `-value`, where the sign bit of `of` is set, otherwise `value`: some instruction
-    /// sets choose in one instruction, others negate.
-    fn minus_where_negative(self, of: Self::I32, value: Self::F32, minus: Self::F32) -> Self::F32;
+    /// `-value` where the sign bit of `of` is set, otherwise `value`.
+    fn minus_where_negative(self, of: Self::I32, value: Self::F32) -> Self::F32;
 
     // ---- integer lanes
 

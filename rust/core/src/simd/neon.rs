@@ -297,8 +297,12 @@ impl Simd for Neon {
                     let level = vcombine_u8(vqmovun_s16(ab), vqmovun_s16(cd));
                     match packing {
                         Packing::Level => level,
-                        Packing::Positive => {
-                            vandq_u8(vtstq_s8(signs, signs), vmaxq_u8(level, vdupq_n_u8(1)))
+                        Packing::UnlessZero => vandq_u8(vtstq_s8(signs, signs), level),
+                        // Seldom is a second moment so far below the largest one of its block.
+                        Packing::Above if vminvq_u8(level) > 0 => level,
+                        Packing::Above => {
+                            let signs = vreinterpretq_u8_s8(signs);
+                            vmaxq_u8(level, vminq_u8(signs, vdupq_n_u8(1)))
                         }
                         Packing::AroundZero => {
                             let zero = vdupq_n_u8(ZERO_CODE);
@@ -354,8 +358,11 @@ impl Simd for Neon {
         I32x4(neon!(vandq_s32(value.0, vreinterpretq_s32_u32(vcgtq_f32(a.0, b.0)))))
     }
     #[inline(always)]
-    fn minus_where_negative(self, of: I32x4, value: F32x4, minus: F32x4) -> F32x4 {
-        F32x4(neon!(vbslq_f32(vcltzq_s32(of.0), minus.0, value.0)))
+    fn minus_where_negative(self, of: I32x4, value: F32x4) -> F32x4 {
+        F32x4(neon!({
+            let sign = vandq_s32(of.0, vdupq_n_s32(i32::MIN));
+            vreinterpretq_f32_s32(veorq_s32(vreinterpretq_s32_f32(value.0), sign))
+        }))
     }
 
     #[inline(always)]

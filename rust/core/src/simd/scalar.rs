@@ -109,13 +109,8 @@ impl Simd for Scalar {
                 let level = level.saturating_sub(zero.into()).clamp(0, 255) as u8;
                 *code = match packing {
                     Packing::Level => level,
-                    Packing::Positive => {
-                        if value > 0.0 {
-                            level.max(1)
-                        } else {
-                            0
-                        }
-                    }
+                    Packing::UnlessZero => u8::from(value > 0.0) * level,
+                    Packing::Above => level.max(u8::from(value > 0.0)),
                     Packing::AroundZero => {
                         if value.is_sign_negative() {
                             ZERO_CODE.saturating_sub(level)
@@ -162,8 +157,8 @@ impl Simd for Scalar {
         if a > b { value } else { 0 }
     }
     #[inline(always)]
-    fn minus_where_negative(self, of: i32, value: f32, minus: f32) -> f32 {
-        if of < 0 { minus } else { value }
+    fn minus_where_negative(self, of: i32, value: f32) -> f32 {
+        if of < 0 { -value } else { value }
     }
 
     #[inline(always)]

@@ -77,7 +77,7 @@ struct Battery {
 }
 
 /// The operations of the battery.
-const N_OPERATIONS: usize = 47;
+const N_OPERATIONS: usize = 48;
 
 impl Kernel for Battery {
     type Output = Output;
@@ -169,9 +169,9 @@ impl Kernel for Battery {
                 40 => simd.max_abs(in_range(simd, x), in_range(simd, y).abs()),
                 41 => float(x.where_positive(y)),
                 42 => int(simd.load_codes(&bytes[0], at)),
-                43 => simd.minus_where_negative(p, x, x * simd.splat(-1.0)),
+                43 => simd.minus_where_negative(p, x),
                 // Packing, below.
-                12 | 34 | 44 | 45 => x,
+                12 | 34 | 44 | 45 | 47 => x,
                 46 => int(simd.mul_i32(p, q)),
                 _ => unreachable!("no such operation"),
             };
@@ -182,11 +182,20 @@ impl Kernel for Battery {
         let signed = [a, b].map(Aligned);
         let unsigned = [a, b].map(|group| Aligned(group.map(positive)));
         let above = levels.map(|group| Aligned(group.0.map(|level| level.max(1))));
+        // Some at level 0, those of zeros among them; or none.
+        let some = [0, 1].map(|group: usize| {
+            let level = |i: usize| if unsigned[group].0[i] > 0.0 { above[group].0[i] } else { 1 };
+            Aligned(core::array::from_fn(level))
+        });
+        let none = above.map(|group| Aligned(group.0.map(|level| level.max(2))));
+        let not_zero = unsigned.map(|group| Aligned(group.0.map(|value| value.max(1e-45))));
         let packing = match self.operation {
             12 => Some((Packing::AroundZero, &levels, &signed)),
             34 => Some((Packing::Level, &levels, &signed)),
             44 => Some((Packing::SignBit, &above, &signed)),
-            45 => Some((Packing::Positive, &levels, &unsigned)),
+            45 => Some((Packing::UnlessZero, &levels, &unsigned)),
+            47 => Some((Packing::Above, &some, &unsigned)),
+            48 => Some((Packing::Above, &none, &not_zero)),
             _ => None,
         };
         if let Some((packing, levels, values)) = packing {
