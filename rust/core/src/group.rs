@@ -155,39 +155,43 @@ impl StepGroup {
     }
 }
 
-/// A tensor of a step.
-#[derive(Clone, Copy)]
-enum Which {
-    Param,
-    Grad,
-    /// The scalar or state of this number among those of its parameter.
-    Other(usize),
-}
+/// A tensor of a step: its group, its row there, and its number in the row, where scalars and states follow the
+/// gradient. Thousands of these are sorted, so they are small.
+type Which = [u32; 3];
+
+/// The number of a parameter in its row, and that of its gradient.
+const PARAM: u32 = 0;
+const GRAD: u32 = 1;
 
 /// Requires of all parameters of a step together that no tensor which is written shares memory with another.
 pub(crate) fn check_apart(groups: &[StepGroup]) -> Result<()> {
     let n_tensors = groups.iter().map(|group| 2 * group.rows.len() + group.flats.len()).sum();
     let mut accesses = Vec::with_capacity(n_tensors);
-    for group in groups {
-        for row in &group.rows {
-            let mut put = |addresses, which| {
-                let written = !matches!(which, Which::Grad);
-                accesses.push(Access { addresses, written, key: (group, row, which) });
+    for (group_number, group) in (0..).zip(groups) {
+        for (row_number, row) in (0..).zip(&group.rows) {
+            let mut put = |addresses, number: u32| {
+                let key: Which = [group_number, row_number, number];
+                accesses.push(Access { addresses, written: number != GRAD, key });
             };
-            put(row.param.addresses(), Which::Param);
-            put(row.grad.addresses(), Which::Grad);
-            for (other, flat) in group.flats[row.flats.clone()].iter().enumerate() {
-                put(flat.addresses(), Which::Other(other));
+            put(row.param.addresses(), PARAM);
+            put(row.grad.addresses(), GRAD);
+            for (number, flat) in (GRAD + 1..).zip(&group.flats[row.flats.clone()]) {
+                put(flat.addresses(), number);
             }
         }
     }
-    alias::check(accesses, |(group, row, which)| match which {
-        Which::Param => Cow::Borrowed(&row.param),
-        Which::Grad => Cow::Borrowed(&row.grad),
-        Which::Other(other) => {
-            let (what, suffix) = group.rule.names(row.quantized).nth(other).expect("a name");
-            let flat = group.flats[row.flats.start + other];
-            Cow::Owned(Tensor::of_flat(Name::Of(what, row.index, suffix), flat))
+    alias::check(accesses, |[group, row, number]| {
+        let group = &groups[group as usize];
+        let row = &group.rows[row as usize];
+        match number {
+            PARAM => Cow::Borrowed(&row.param),
+            GRAD => Cow::Borrowed(&row.grad),
+            _ => {
+                let other = (number - GRAD) as usize - 1;
+                let (what, suffix) = group.rule.names(row.quantized).nth(other).expect("a name");
+                let flat = group.flats[row.flats.start + other];
+                Cow::Owned(Tensor::of_flat(Name::Of(what, row.index, suffix), flat))
+            }
         }
     })
 }
