@@ -8,8 +8,8 @@
 //! fraction it has come from the lower neighbour to the upper, plus
 //!
 //! ```text
-//! u = (T + 1/2) / 2^16,    T = K[(s_g + i) mod 256] xor (a_b i + c_b + t B) mod 2^16,    e = 32 g + i,
-//! s_g = (s_0 + (32 q + 17) g) mod 256,                                                   i < 32,
+//! u = (T + 1/2) / 2^16,    T = K[(s_g + i) mod 256] xor ((a_b i + c_b + t B) mod 2^16),
+//! s_g = (s_0 + (32 q + 17) g) mod 256,    e = 32 g + i,    i < 32,
 //! ```
 //!
 //! reaches one. Over time this is one Weyl sequence, `B` being the golden section, of whose numbers the same
@@ -23,10 +23,11 @@
 //! **Why `xor`.** It makes a threshold of two numbers in one operation. A sum would have to be cut off at one,
 //! which takes another.
 //!
-//! **Sixteen bits.** What is as near to a level as two roundings is that level at any threshold, as none is
-//! nearer than 2^-17 to zero or to one: so the largest value of a block is its last level for certain, and no
-//! code has to be kept from running over. The probability of going up is a multiple of 2^-16: a state that is
-//! rounded at each of a thousand steps may come to be off by a hundredth of a step of its grid.
+//! **Sixteen bits.** No threshold is nearer than 2^-17 to zero or to one: so what is less than that from a level
+//! is that level at any threshold. The codec `minifloat` relies on it: the largest value of a block is two or
+//! three roundings off its last level, which are 2^-18. The probability of going up is a multiple of 2^-16: a
+//! state that is rounded at each of a thousand steps may come to be off by a hundredth of a step of its grid,
+//! and one that grows by less than a three-millionth of itself stays, as Adagrad's sums do after as many steps.
 //!
 //! Nothing else enters: the same bits for any number of threads, order of blocks and instruction set, on
 //! every replica, and again when a run is resumed. A shard counts blocks from its own first one, so
@@ -69,6 +70,14 @@ impl Noise {
             i += 1;
         }
         Self { fraction_bits, numbers }
+    }
+
+    /// The lowest threshold that can be, and the highest.
+    #[cfg(test)]
+    pub(crate) fn extremes(&self) -> [i32; 2] {
+        let step = 1 << (self.fraction_bits - BITS);
+        let base = self.numbers[0] & -(1 << self.fraction_bits);
+        [base + step / 2, base + (1 << self.fraction_bits) - step / 2]
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) trait Rule<const N: usize>: Copy + Send + Sync + 'static {
     /// Told that its states are quantized: known to about a hundredth.
     fn coarse(&mut self) {}
 
-    /// What each state is multiplied by before the methods below are given it; unless it is a copy. One that is
+    /// What each state is multiplied by before the methods below are given it. (Copies are not.) One that is
     /// quantized has a factor anyway, its scale: a decay that is part of it costs nothing.
     #[inline(always)]
     fn decays(&self) -> [f64; N] {

@@ -7,7 +7,7 @@
 //! the library.
 //!
 //! A batch is a function of its own, and nothing else is in it. As part of the loop over batches, with calls
-//! of codecs beside it, the compiler found no registers for its constants (AdamW has 22 of them, AVX-512
+//! of codecs beside it, the compiler found no registers for its constants (AdamW had 22 of them, AVX-512 has
 //! 32 registers) and loaded all of them again in each turn: an eighth of a step's time on a Zen 5.
 //!
 //! The long chain of an update ends with a square root and a division, which take turns in one unit. What

@@ -8,7 +8,7 @@ use super::{Codebook, EncodeBlocks, Format};
 use crate::rounding::{Noise, Rounding};
 use crate::simd::{GROUP, Level, Scalar};
 
-/// Thresholds in the units of a float32's fraction.
+/// Thresholds in units of 2^-24, so that they are floats.
 static NOISE: Noise = Noise::new(f32::MANTISSA_DIGITS, 0);
 
 /// The codec of two tables.

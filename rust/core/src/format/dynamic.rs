@@ -202,7 +202,7 @@ impl Grid for Dynamic {
         i16::from(!signed)
     }
 
-    // Positions begin at level 1.
+    // Positions begin at level 1, to within less than the lowest threshold: only zeros are left to see to.
     const POSITIVE: Packing = Packing::UnlessZero;
 
     type Constants<S: Simd> = Lines<S>;

@@ -21,8 +21,8 @@
 //! sees to this, where it takes half the operations that it would before.
 //!
 //! **The largest.** The largest magnitude of a block, divided by the scale, is 1 or 1 - 2^-24 (the
-//! reciprocal and the product are both rounded). Positions are a little high at the very top, so
-//! that both come out as the last level; packing saturates.
+//! reciprocal and the product are both rounded). Both are to come out as the last level: so positions are a
+//! little high at the very top, and packing saturates; or they are off by less than any threshold is.
 
 use super::{
     Codebook, DecodeBlocks, Decoder, ENCODING_ASKS, EncodeBlocks, Format, LookUp, decode_blocks,

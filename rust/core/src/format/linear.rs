@@ -16,7 +16,7 @@ pub(super) const fn n_levels(signed: bool) -> f64 {
 }
 
 /// `value` and a unit in the last place more: so that 1 - 2^-24 reaches the last level.
-pub(super) const fn a_little_more(value: f64) -> f32 {
+const fn a_little_more(value: f64) -> f32 {
     f32::from_bits((value as f32).to_bits() + 1)
 }
 

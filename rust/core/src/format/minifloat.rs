@@ -154,7 +154,8 @@ pub(crate) struct FromBits<S: Simd, const SIGNED: bool> {
     level: S::I32,
 }
 
-/// What F becomes a value by: `slope * F + origin`, which is exactly 0 at F(0).
+/// What F becomes a value by: `slope * F + origin`, which at F(0) is 0 (or, if values are denormal, the least
+/// number above).
 #[derive(Clone, Copy)]
 pub(crate) struct Line<S: Simd> {
     slope: S::F32,
@@ -166,8 +167,12 @@ impl<S: Simd> Line<S> {
     #[inline(always)]
     pub(crate) fn new(simd: S, signed: bool, largest: f32) -> Self {
         let slope = largest * (1.0 / range(signed));
-        // F(0) is a power of two, so that nothing is rounded here.
-        Self { slope: simd.splat(slope), origin: simd.splat(-(first(signed) * slope)) }
+        // F(0) is a power of two, so the product is rounded only where it is denormal. It must not be rounded
+        // up: a state that cannot be negative would be -0.
+        let product = first(signed) * slope;
+        let rounded_up = product * (1.0 / first(signed)) > slope;
+        let product = f32::from_bits(product.to_bits() - u32::from(rounded_up));
+        Self { slope: simd.splat(slope), origin: simd.splat(-product) }
     }
 }
 
@@ -225,9 +230,25 @@ mod tests {
                 let first = Minifloat::constants(Scalar, signed, false);
                 let factor = 1.0 / scale * Minifloat::largest(signed);
                 let position = Minifloat::position::<_, true>(Scalar, &first, scale, factor);
-                // The lowest threshold, and the highest.
-                for threshold in [1 << (SHIFT - 17), (1 << SHIFT) - (1 << (SHIFT - 17))] {
-                    assert_eq!((position - first_bits(signed) + threshold) >> SHIFT, last);
+                for threshold in Minifloat::noise(signed).extremes() {
+                    let level =
+                        Minifloat::at_random::<_, true>(Scalar, position, threshold, scale, factor);
+                    assert_eq!(level, last);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_lowest_level_is_never_below_zero_nor_minus_zero() {
+        for exponent in 0..=127 {
+            for scale in (0..100).map(|step| 2.0_f32.powi(-exponent) * (1.0 + 0.01 * step as f32)) {
+                // Down to the smallest denormals.
+                for scale in [scale, scale * 2.0_f32.powi(-22)] {
+                    let line = Line::new(Scalar, false, scale);
+                    let value =
+                        FromBits::<_, false>::new(Scalar).value(Scalar, line, &[0; GROUP], 0);
+                    assert!(value.is_sign_positive() && value <= f32::from_bits(1), "{scale:e}");
                 }
             }
         }

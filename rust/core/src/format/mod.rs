@@ -118,9 +118,12 @@ impl<S: Simd> Decoder<S> for LookUp<'_> {
 fn decode_blocks<S: Simd>(simd: S, decoder: impl Decoder<S>, blocks: &mut DecodeBlocks<'_>) {
     let DecodeBlocks { codes, block_size, scales, decay, values, ahead, .. } = blocks;
     let (log_pairs, decay) = (block_size.div_ceil(PAIR).ilog2(), decay.unwrap_or(1.0));
+    let mut factor = decoder.factor(simd, 0.0);
     for (pair, (codes, values)) in codes.iter().zip(&mut **values).enumerate() {
         ahead.ask(pair, PAIR);
-        let factor = decoder.factor(simd, scales[pair >> log_pairs] * decay);
+        if pair & ((1 << log_pairs) - 1) == 0 {
+            factor = decoder.factor(simd, scales[pair >> log_pairs] * decay);
+        }
         decoder.decode(simd, factor, codes, values);
     }
 }

@@ -21,6 +21,7 @@ impl Rule<2> for Adadelta {
         Self { lr, rho, eps, descent: Descent::new(lr, weight_decay, false, maximize) }
     }
 
+    // The step is made of the deltas as they are.
     #[inline(always)]
     fn decays(&self) -> [f64; 2] {
         [self.rho, 1.0]

@@ -59,6 +59,7 @@ impl Rule<1> for RmsProp {
         self.least_variance = COARSE_VARIANCE;
     }
 
+    // Squares only, here and below: where means and buffers of either sign cancel, one rounding less is seen.
     #[inline(always)]
     fn decays(&self) -> [f64; 1] {
         [self.alpha]

@@ -122,7 +122,7 @@ impl Avx2 {
 
     /// Whether no byte is 0.
     #[inline(always)]
-    fn all_bytes(self, bytes: __m256i) -> bool {
+    fn has_no_zero(self, bytes: __m256i) -> bool {
         avx2!(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())) == 0)
     }
 
@@ -322,7 +322,7 @@ impl Simd for Avx2 {
                         _mm256_andnot_si256(none, level)
                     }
                     // Seldom is a second moment so far below the largest one of its block.
-                    Packing::Above if self.all_bytes(level) => level,
+                    Packing::Above if self.has_no_zero(level) => level,
                     Packing::Above => {
                         _mm256_max_epu8(level, _mm256_min_epu8(signs, _mm256_set1_epi8(1)))
                     }

@@ -77,7 +77,7 @@ struct Battery {
 }
 
 /// The operations of the battery.
-const N_OPERATIONS: usize = 48;
+const N_OPERATIONS: usize = 49;
 
 impl Kernel for Battery {
     type Output = Output;
@@ -171,7 +171,7 @@ impl Kernel for Battery {
                 42 => int(simd.load_codes(&bytes[0], at)),
                 43 => simd.minus_where_negative(p, x),
                 // Packing, below.
-                12 | 34 | 44 | 45 | 47 => x,
+                12 | 34 | 44 | 45 | 47 | 48 => x,
                 46 => int(simd.mul_i32(p, q)),
                 _ => unreachable!("no such operation"),
             };
