@@ -5,7 +5,7 @@
 //! of this file exists only where [`Avx512::detect`] has found the features.
 //!
 //! **The budget.** A step of AdamW has, for 64 elements, 129 vector operations with the codec `minifloat`
-//! (36 decode both states, 44 update, 49 encode both) and some 290 with `dynamic`. Of the 44, four are
+//! (36 decode both states, 44 update, 49 encode both) and some 300 with `dynamic`. Of the 44, four are
 //! square roots and four divisions, which have a unit of their own.
 //!
 //! A Xeon (Emerald Rapids) has two units for the rest. With 54 operations more than today, it took, in the
