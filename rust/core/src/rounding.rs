@@ -56,6 +56,7 @@ pub(crate) struct Noise {
     /// A group that begins near the end goes on with copies of the first ones.
     numbers: [i32; N_NOISE + GROUP],
     fraction_bits: u32,
+    base: i32,
 }
 
 impl Noise {
@@ -69,15 +70,20 @@ impl Noise {
             numbers[i] = ((2 * number as u64 + 1) << (fraction_bits - BITS) >> 1) as i32 + base;
             i += 1;
         }
-        Self { fraction_bits, numbers }
+        Self { numbers, fraction_bits, base }
+    }
+
+    /// What rounds to nearest in place of a threshold.
+    #[inline(always)]
+    pub(crate) fn half(&self) -> i32 {
+        self.base + (1 << (self.fraction_bits - 1))
     }
 
     /// The lowest threshold that can be, and the highest.
     #[cfg(test)]
     pub(crate) fn extremes(&self) -> [i32; 2] {
-        let step = 1 << (self.fraction_bits - BITS);
-        let base = self.numbers[0] & -(1 << self.fraction_bits);
-        [base + step / 2, base + (1 << self.fraction_bits) - step / 2]
+        let half_a_step = 1 << (self.fraction_bits - BITS) >> 1;
+        [self.base + half_a_step, self.base + (1 << self.fraction_bits) - half_a_step]
     }
 }
 

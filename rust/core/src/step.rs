@@ -136,7 +136,7 @@ where
         let mut outcome = Outcome::default();
         let layout = self.layout;
         // A line of scales is of so many elements that the processor does not see where the next one will be.
-        for scales in self.next.scales {
+        for scales in self.next.scales.into_iter().filter(|_| QUANTIZED) {
             prefetch(scales.cast::<f32>(), size_of::<f32>() * self.blocks.len());
         }
         for (indices, elements) in layout.batches(self.blocks.clone(), n_most) {

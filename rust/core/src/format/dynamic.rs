@@ -241,7 +241,7 @@ impl Grid for Dynamic {
         value: S::F32,
         factor: S::F32,
     ) -> S::I32 {
-        let level = simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold));
+        let level = Self::level(simd, simd.add_i32(position, threshold));
         if !SIGNED {
             return level;
         }

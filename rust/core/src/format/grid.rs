@@ -68,7 +68,7 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
     }
 
     /// The position of the magnitudes of values, which are not negative if not `SIGNED`, with as many
-    /// fraction bits as [`Grid::at_random`] takes.
+    /// fraction bits as [`Grid::level`] drops.
     fn position<S: Simd, const SIGNED: bool>(
         simd: S,
         constants: &Self::Constants<S>,
@@ -85,6 +85,12 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
         &NOISE
     }
 
+    /// The levels of positions, without their fractions.
+    #[inline(always)]
+    fn level<S: Simd>(simd: S, position: S::I32) -> S::I32 {
+        simd.shift_right::<FRACTION_BITS>(position)
+    }
+
     /// One of the two levels around the position of values: the upper one, where a threshold takes the
     /// fraction to one.
     #[inline(always)]
@@ -95,7 +101,7 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
         _value: S::F32,
         _factor: S::F32,
     ) -> S::I32 {
-        simd.shift_right::<FRACTION_BITS>(simd.add_i32(position, threshold))
+        Self::level(simd, simd.add_i32(position, threshold))
     }
 
     /// How codes are decoded: by the table, if there is no quicker way.
@@ -113,8 +119,7 @@ pub(crate) trait Grid: Copy + Send + Sync + 'static {
         factor: S::F32,
     ) -> S::I32 {
         let position = Self::position::<S, SIGNED>(simd, constants, value, factor);
-        let level = simd.add_i32(position, simd.splat_i32(1 << (FRACTION_BITS - 1)));
-        simd.shift_right::<FRACTION_BITS>(level)
+        Self::level(simd, simd.add_i32(position, simd.splat_i32(Self::noise(SIGNED).half())))
     }
 }
 

@@ -28,7 +28,7 @@ use super::grid::{FRACTION_BITS, Grid};
 use super::linear::n_levels;
 use crate::real::Real;
 use crate::rounding::Noise;
-use crate::simd::{GROUP, Pair, Simd, Table, opaque};
+use crate::simd::{GROUP, Pair, Scalar, Simd, Table, opaque};
 
 /// The grid of the codec `minifloat`.
 #[derive(Clone, Copy)]
@@ -63,18 +63,12 @@ const fn range(signed: bool) -> f32 {
     f(signed, n_levels(signed) as u32) - first(signed)
 }
 
-/// What F is multiplied by to become a value, and what is added to it then.
-const fn line(signed: bool) -> (f32, f32) {
-    let unit = 1.0 / range(signed);
-    (unit, -first(signed) * unit)
-}
-
 impl Grid for Minifloat {
     const FROM_BITS: bool = true;
 
     fn values(signed: bool) -> [f32; 256] {
-        let (unit, zero) = line(signed);
-        let value = |level: usize| f(signed, level as u32).mul_add(unit, zero);
+        let Line { slope, origin } = Line::new(Scalar, signed, 1.0);
+        let value = |level: usize| f(signed, level as u32).mul_add(slope, origin);
         core::array::from_fn(|code| {
             let is_negative = signed && code > LAST_LEVEL;
             if is_negative { -value(code & LAST_LEVEL) } else { value(code) }
@@ -107,8 +101,8 @@ impl Grid for Minifloat {
         simd.bits(magnitude.mul_add(factor, first))
     }
 
-    // Positions have as many fraction bits as a level is shifted by; and thresholds, less the bits of F(0), make
-    // levels of them.
+    // Positions have as many fraction bits as a level is shifted by. The bits of F(0) are in them, and are taken
+    // off with the threshold.
     fn noise(signed: bool) -> &'static Noise {
         static NOISE: [Noise; 2] =
             [Noise::new(SHIFT, -first_bits(false)), Noise::new(SHIFT, -first_bits(true))];
@@ -116,27 +110,8 @@ impl Grid for Minifloat {
     }
 
     #[inline(always)]
-    fn at_random<S: Simd, const SIGNED: bool>(
-        simd: S,
-        position: S::I32,
-        threshold: S::I32,
-        _value: S::F32,
-        _factor: S::F32,
-    ) -> S::I32 {
-        simd.shift_right::<SHIFT>(simd.add_i32(position, threshold))
-    }
-
-    #[inline(always)]
-    fn nearest<S: Simd, const SIGNED: bool>(
-        simd: S,
-        first: &S::F32,
-        value: S::F32,
-        factor: S::F32,
-    ) -> S::I32 {
-        let bits = Self::position::<S, SIGNED>(simd, first, value, factor);
-        // As a threshold is.
-        let half = simd.splat_i32((1 << (SHIFT - 1)) - first_bits(SIGNED));
-        simd.shift_right::<SHIFT>(simd.add_i32(bits, half))
+    fn level<S: Simd>(simd: S, position: S::I32) -> S::I32 {
+        simd.shift_right::<SHIFT>(position)
     }
 
     #[inline(always)]
@@ -220,7 +195,6 @@ impl<S: Simd, const SIGNED: bool> Decoder<S> for FromBits<S, SIGNED> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::Scalar;
 
     #[test]
     fn the_largest_is_the_last_level_at_any_threshold() {

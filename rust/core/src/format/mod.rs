@@ -31,9 +31,13 @@ use std::sync::{Arc, LazyLock};
 pub(crate) trait Format: Send + Sync {
     /// The values that codes stand for.
     fn codebook(&self, signed: bool) -> &Codebook;
+    /// Decodes blocks by the codebook.
+    fn look_up(&self, level: Level, blocks: &mut DecodeBlocks<'_>) {
+        level.run(LookUpBlocks { table: self.codebook(blocks.signed).table(), blocks });
+    }
     /// Decodes blocks for an update.
     fn decode(&self, level: Level, blocks: &mut DecodeBlocks<'_>) {
-        level.run(LookUpBlocks { table: self.codebook(blocks.signed).table(), blocks });
+        self.look_up(level, blocks);
     }
     /// Encodes blocks.
     fn encode(&self, level: Level, blocks: &mut EncodeBlocks<'_>);
@@ -220,10 +224,9 @@ impl Codec {
     // to reach the cache.
     #[inline]
     pub(crate) fn decode(&self, level: Level, mut blocks: DecodeBlocks<'_>) {
-        let (table, blocks) = (self.codebook(blocks.signed).table(), &mut blocks);
         match blocks.decay {
-            None => level.run(LookUpBlocks { table, blocks }),
-            Some(_) => self.format.decode(level, blocks),
+            None => self.format.look_up(level, &mut blocks),
+            Some(_) => self.format.decode(level, &mut blocks),
         }
     }
 
